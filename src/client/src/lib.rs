@@ -1,0 +1,1 @@
+//! The remote API source: HTTPS to the masters.

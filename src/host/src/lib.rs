@@ -1,0 +1,1 @@
+//! Links, routes, nftables, cgroups and mounts as traits with fakes.

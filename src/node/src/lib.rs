@@ -1,0 +1,1 @@
+//! The machine below the kubelet: containerd and the pause image.

@@ -1,0 +1,1 @@
+//! Schemas of every kind: checking, defaulting, patches, field ownership, OpenAPI.
