@@ -27,7 +27,9 @@ pub enum PatchError {
     #[error("{0}")]
     Malformed(String),
     /// There are more operations than [`JSON_PATCH_OPERATIONS_MAX`].
-    #[error("The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {0}")]
+    #[error(
+        "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {0}"
+    )]
     TooManyOperations(usize),
     /// A well-formed JSON patch does not fit this document, or one of its tests fails.
     #[error("{0}")]
@@ -60,7 +62,9 @@ fn syntax_error(body: &[u8], error: &serde_json::Error) -> String {
     }
     let at = offset(body, error.line(), error.column());
     let rest = &body[at.min(body.len())..];
-    let shown = String::from_utf8_lossy(&rest[..rest.len().min(4)]).chars().next();
+    let shown = String::from_utf8_lossy(&rest[..rest.len().min(4)])
+        .chars()
+        .next();
     match shown {
         Some(c) if body[..at].iter().all(u8::is_ascii_whitespace) => {
             format!("invalid character '{c}' looking for beginning of value")
@@ -75,8 +79,15 @@ fn syntax_error(body: &[u8], error: &serde_json::Error) -> String {
 
 /// The byte at which the parser stopped: its columns count from 1 and point at the offending byte.
 fn offset(body: &[u8], line: usize, column: usize) -> usize {
-    let start = body.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1);
-    let line_start = std::iter::once(0).chain(start).nth(line.saturating_sub(1)).unwrap_or(0);
+    let start = body
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| **b == b'\n')
+        .map(|(i, _)| i + 1);
+    let line_start = std::iter::once(0)
+        .chain(start)
+        .nth(line.saturating_sub(1))
+        .unwrap_or(0);
     line_start + column.saturating_sub(1)
 }
 
@@ -102,7 +113,10 @@ pub(crate) fn go_value(value: &Value) -> String {
             format!("[{}]", items.join(" "))
         }
         Value::Object(map) => {
-            let members: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_value(v))).collect();
+            let members: Vec<String> = map
+                .iter()
+                .map(|(k, v)| format!("{k}:{}", go_value(v)))
+                .collect();
             format!("map[{}]", members.join(" "))
         }
         other => other.to_string(),
@@ -127,9 +141,18 @@ mod tests {
     fn syntax_errors_read_like_those_of_the_go_decoder() {
         assert_eq!(parse(b"{").unwrap_err(), "unexpected end of JSON input");
         assert_eq!(parse(b"").unwrap_err(), "unexpected end of JSON input");
-        assert_eq!(parse(b"x").unwrap_err(), "invalid character 'x' looking for beginning of value");
-        assert_eq!(parse(b"\n  ]").unwrap_err(), "invalid character ']' looking for beginning of value");
-        assert_eq!(parse(b"{} y").unwrap_err(), "invalid character 'y' after top-level value");
+        assert_eq!(
+            parse(b"x").unwrap_err(),
+            "invalid character 'x' looking for beginning of value"
+        );
+        assert_eq!(
+            parse(b"\n  ]").unwrap_err(),
+            "invalid character ']' looking for beginning of value"
+        );
+        assert_eq!(
+            parse(b"{} y").unwrap_err(),
+            "invalid character 'y' after top-level value"
+        );
     }
 
     #[test]

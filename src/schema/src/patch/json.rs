@@ -5,7 +5,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{DEPTH_MAX, JSON_PATCH_COPY_BYTES_MAX, JSON_PATCH_OPERATIONS_MAX, PatchError, depth, json_type, parse};
+use super::{
+    DEPTH_MAX, JSON_PATCH_COPY_BYTES_MAX, JSON_PATCH_OPERATIONS_MAX, PatchError, depth, json_type,
+    parse,
+};
 
 /// The members of an operation that mean something.
 const MEMBERS: [&str; 4] = ["op", "from", "path", "value"];
@@ -24,16 +27,29 @@ pub fn parse_patch(body: &[u8]) -> Result<JsonPatch, PatchError> {
     let items = match parse(body).map_err(malformed)? {
         Value::Null => Vec::new(),
         Value::Array(items) => items,
-        other => return Err(malformed(cannot_unmarshal(&other, "value of type []handlers.jsonPatchOp"))),
+        other => {
+            return Err(malformed(cannot_unmarshal(
+                &other,
+                "value of type []handlers.jsonPatchOp",
+            )));
+        }
     };
-    let mut patch = JsonPatch { operations: Vec::with_capacity(items.len()), warnings: Vec::new() };
+    let mut patch = JsonPatch {
+        operations: Vec::with_capacity(items.len()),
+        warnings: Vec::new(),
+    };
     for (i, item) in items.into_iter().enumerate() {
         let Value::Object(operation) = item else {
-            return Err(malformed(cannot_unmarshal(&item, "value of type handlers.jsonPatchOp")));
+            return Err(malformed(cannot_unmarshal(
+                &item,
+                "value of type handlers.jsonPatchOp",
+            )));
         };
         for (name, value) in &operation {
             if !MEMBERS.contains(&name.as_str()) {
-                patch.warnings.push(format!("json patch unknown field \"[{i}].{name}\""));
+                patch
+                    .warnings
+                    .push(format!("json patch unknown field \"[{i}].{name}\""));
             } else if name != "value" && !value.is_string() && !value.is_null() {
                 let field = format!("struct field jsonPatchOp.{name} of type string");
                 return Err(malformed(cannot_unmarshal(value, &field)));
@@ -60,14 +76,28 @@ pub fn apply(document: &mut Value, patch: JsonPatch) -> Result<(), PatchError> {
     Ok(())
 }
 
-fn apply_one(document: &mut Value, mut op: Map<String, Value>, copied_bytes: &mut usize) -> Result<(), PatchError> {
+fn apply_one(
+    document: &mut Value,
+    mut op: Map<String, Value>,
+    copied_bytes: &mut usize,
+) -> Result<(), PatchError> {
     let kind = string(&op, "op").unwrap_or_default().to_owned();
     let path = string(&op, "path")
-        .ok_or_else(|| PatchError::DoesNotApply(format!("{kind} operation failed to decode path: missing value")))?
+        .ok_or_else(|| {
+            PatchError::DoesNotApply(format!(
+                "{kind} operation failed to decode path: missing value"
+            ))
+        })?
         .to_owned();
     let value = op.remove("value").unwrap_or(Value::Null);
     let from = string(&op, "from");
-    let from = || from.ok_or_else(|| PatchError::DoesNotApply(format!("{kind} operation failed to decode from: missing value")));
+    let from = || {
+        from.ok_or_else(|| {
+            PatchError::DoesNotApply(format!(
+                "{kind} operation failed to decode from: missing value"
+            ))
+        })
+    };
     match kind.as_str() {
         "add" => add(document, &path, value, "add"),
         "remove" => remove(document, &path).map(drop),
@@ -77,7 +107,9 @@ fn apply_one(document: &mut Value, mut op: Map<String, Value>, copied_bytes: &mu
             add(document, &path, moved, "move")
         }
         "copy" => {
-            let copy = get(document, from()?, "copy")?.cloned().unwrap_or(Value::Null);
+            let copy = get(document, from()?, "copy")?
+                .cloned()
+                .unwrap_or(Value::Null);
             *copied_bytes += serde_json::to_vec(&copy).map_or(0, |b| b.len());
             if *copied_bytes > JSON_PATCH_COPY_BYTES_MAX {
                 return Err(PatchError::DoesNotApply(format!(
@@ -88,7 +120,9 @@ fn apply_one(document: &mut Value, mut op: Map<String, Value>, copied_bytes: &mu
             add(document, &path, copy, "copy")
         }
         "test" => test(document, &path, &value),
-        other => Err(PatchError::DoesNotApply(format!("Unexpected kind: {other}"))),
+        other => Err(PatchError::DoesNotApply(format!(
+            "Unexpected kind: {other}"
+        ))),
     }
 }
 
@@ -99,18 +133,30 @@ fn string<'a>(op: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
 /// The steps of a JSON pointer. What stands before the first slash is not looked at; without a slash there are none.
 fn steps(path: &str) -> Option<Vec<String>> {
     let (_, rest) = path.split_once('/')?;
-    Some(rest.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect())
+    Some(
+        rest.split('/')
+            .map(|s| s.replace("~1", "/").replace("~0", "~"))
+            .collect(),
+    )
 }
 
 fn missing(operation: &str, path: &str) -> PatchError {
-    PatchError::DoesNotApply(format!("{operation} operation does not apply: doc is missing path: \"{path}\": missing value"))
+    PatchError::DoesNotApply(format!(
+        "{operation} operation does not apply: doc is missing path: \"{path}\": missing value"
+    ))
 }
 
 /// The container that holds the last step of `path`, and that step.
-fn parent<'a>(document: &'a mut Value, path: &str, operation: &str) -> Result<(&'a mut Value, String), PatchError> {
+fn parent<'a>(
+    document: &'a mut Value,
+    path: &str,
+    operation: &str,
+) -> Result<(&'a mut Value, String), PatchError> {
     let mut steps = steps(path).ok_or_else(|| missing(operation, path))?;
     if steps.len() > DEPTH_MAX {
-        return Err(PatchError::DoesNotApply(format!("{operation} operation does not apply: path is too deep")));
+        return Err(PatchError::DoesNotApply(format!(
+            "{operation} operation does not apply: path is too deep"
+        )));
     }
     let last = steps.pop().unwrap_or_default();
     let mut at = document;
@@ -131,7 +177,11 @@ fn parent<'a>(document: &'a mut Value, path: &str, operation: &str) -> Result<(&
 /// An index into a list; negative ones count from `len + from_end`.
 fn index(step: &str, len: usize, from_end: usize) -> Option<usize> {
     let i: i64 = step.parse().ok()?;
-    if i < 0 { (len + from_end).checked_sub(usize::try_from(i.unsigned_abs()).ok()?) } else { usize::try_from(i).ok() }
+    if i < 0 {
+        (len + from_end).checked_sub(usize::try_from(i.unsigned_abs()).ok()?)
+    } else {
+        usize::try_from(i).ok()
+    }
 }
 
 fn bad_index(operation: &str, path: &str, step: &str) -> PatchError {
@@ -140,21 +190,24 @@ fn bad_index(operation: &str, path: &str, step: &str) -> PatchError {
     ))
 }
 
-fn get<'a>(document: &'a mut Value, path: &str, operation: &str) -> Result<Option<&'a Value>, PatchError> {
+fn get<'a>(
+    document: &'a mut Value,
+    path: &str,
+    operation: &str,
+) -> Result<Option<&'a Value>, PatchError> {
     let (container, step) = parent(document, path, operation)?;
     match container {
         Value::Array(items) => {
             let i = index(&step, items.len(), 0).filter(|i| *i < items.len());
-            i.map(|i| Some(&items[i])).ok_or_else(|| bad_index(operation, path, &step))
+            i.map(|i| Some(&items[i]))
+                .ok_or_else(|| bad_index(operation, path, &step))
         }
         container => Ok(container.get(&step)),
     }
 }
 
 fn add(document: &mut Value, path: &str, value: Value, operation: &str) -> Result<(), PatchError> {
-    if steps(path).map_or(0, |s| s.len()) + depth(&value) > DEPTH_MAX {
-        return Err(PatchError::DoesNotApply(format!("{operation} operation does not apply: the document gets too deep")));
-    }
+    check_depth(path, &value, operation)?;
     let (container, step) = parent(document, path, operation)?;
     match container {
         Value::Array(items) if step == "-" => items.push(value),
@@ -168,6 +221,15 @@ fn add(document: &mut Value, path: &str, value: Value, operation: &str) -> Resul
         _ => return Err(missing(operation, path)),
     }
     Ok(())
+}
+
+fn check_depth(path: &str, value: &Value, operation: &str) -> Result<(), PatchError> {
+    if steps(path).map_or(0, |s| s.len()) + depth(value) <= DEPTH_MAX {
+        return Ok(());
+    }
+    Err(PatchError::DoesNotApply(format!(
+        "{operation} operation does not apply: the document gets too deep"
+    )))
 }
 
 fn remove(document: &mut Value, path: &str) -> Result<Value, PatchError> {
@@ -187,9 +249,12 @@ fn remove(document: &mut Value, path: &str) -> Result<Value, PatchError> {
 }
 
 fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), PatchError> {
+    check_depth(path, &value, "replace")?;
     if path.is_empty() {
         if !value.is_object() && !value.is_array() {
-            return Err(PatchError::DoesNotApply("replace operation value must be object or array".into()));
+            return Err(PatchError::DoesNotApply(
+                "replace operation value must be object or array".into(),
+            ));
         }
         *document = value;
         return Ok(());
@@ -203,11 +268,17 @@ fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), PatchEr
 }
 
 fn test(document: &mut Value, path: &str, expected: &Value) -> Result<(), PatchError> {
-    let found = if path.is_empty() { Some(&*document) } else { get(document, path, "test")? };
+    let found = if path.is_empty() {
+        Some(&*document)
+    } else {
+        get(document, path, "test")?
+    };
     if found.unwrap_or(&Value::Null) == expected {
         return Ok(());
     }
-    Err(PatchError::DoesNotApply(format!("testing value {path} failed: test failed")))
+    Err(PatchError::DoesNotApply(format!(
+        "testing value {path} failed: test failed"
+    )))
 }
 
 #[cfg(test)]
@@ -228,19 +299,58 @@ mod tests {
         let one = |op: Value| patched(&doc, &json!([op]));
         let data = |op: Value| one(op).map(|d| d["data"].clone());
         let list = |op: Value| one(op).map(|d| d["list"].clone());
-        assert_eq!(data(json!({"op": "add", "path": "/data/b", "value": "2"})), Ok(json!({"a": "1", "b": "2"})));
-        assert_eq!(data(json!({"op": "replace", "path": "/data/q", "value": "4"})), Ok(json!({"a": "1", "q": "4"})));
-        assert_eq!(data(json!({"op": "copy", "from": "/data/a", "path": "/data/c"})), Ok(json!({"a": "1", "c": "1"})));
-        assert_eq!(data(json!({"op": "move", "from": "/data/a", "path": "/data/c"})), Ok(json!({"c": "1"})));
-        assert_eq!(data(json!({"op": "add", "path": "/data/x~1y~0", "value": 1})), Ok(json!({"a": "1", "x/y~": 1})));
-        assert_eq!(data(json!({"op": "add", "path": "/data/n"})), Ok(json!({"a": "1", "n": null})));
-        assert_eq!(list(json!({"op": "add", "path": "/list/-", "value": "z"})), Ok(json!(["x", "y", "z"])));
-        assert_eq!(list(json!({"op": "add", "path": "/list/0", "value": "z"})), Ok(json!(["z", "x", "y"])));
-        assert_eq!(list(json!({"op": "add", "path": "/list/-1", "value": "z"})), Ok(json!(["x", "y", "z"])));
-        assert_eq!(list(json!({"op": "remove", "path": "/list/-1"})), Ok(json!(["x"])));
-        assert_eq!(list(json!({"op": "replace", "path": "/list/1", "value": "z"})), Ok(json!(["x", "z"])));
-        assert_eq!(one(json!({"op": "replace", "path": "", "value": {}})), Ok(json!({})));
-        assert_eq!(one(json!({"op": "test", "path": "/data/zz", "value": null})), Ok(doc.clone()));
+        assert_eq!(
+            data(json!({"op": "add", "path": "/data/b", "value": "2"})),
+            Ok(json!({"a": "1", "b": "2"}))
+        );
+        assert_eq!(
+            data(json!({"op": "replace", "path": "/data/q", "value": "4"})),
+            Ok(json!({"a": "1", "q": "4"}))
+        );
+        assert_eq!(
+            data(json!({"op": "copy", "from": "/data/a", "path": "/data/c"})),
+            Ok(json!({"a": "1", "c": "1"}))
+        );
+        assert_eq!(
+            data(json!({"op": "move", "from": "/data/a", "path": "/data/c"})),
+            Ok(json!({"c": "1"}))
+        );
+        assert_eq!(
+            data(json!({"op": "add", "path": "/data/x~1y~0", "value": 1})),
+            Ok(json!({"a": "1", "x/y~": 1}))
+        );
+        assert_eq!(
+            data(json!({"op": "add", "path": "/data/n"})),
+            Ok(json!({"a": "1", "n": null}))
+        );
+        assert_eq!(
+            list(json!({"op": "add", "path": "/list/-", "value": "z"})),
+            Ok(json!(["x", "y", "z"]))
+        );
+        assert_eq!(
+            list(json!({"op": "add", "path": "/list/0", "value": "z"})),
+            Ok(json!(["z", "x", "y"]))
+        );
+        assert_eq!(
+            list(json!({"op": "add", "path": "/list/-1", "value": "z"})),
+            Ok(json!(["x", "y", "z"]))
+        );
+        assert_eq!(
+            list(json!({"op": "remove", "path": "/list/-1"})),
+            Ok(json!(["x"]))
+        );
+        assert_eq!(
+            list(json!({"op": "replace", "path": "/list/1", "value": "z"})),
+            Ok(json!(["x", "z"]))
+        );
+        assert_eq!(
+            one(json!({"op": "replace", "path": "", "value": {}})),
+            Ok(json!({}))
+        );
+        assert_eq!(
+            one(json!({"op": "test", "path": "/data/zz", "value": null})),
+            Ok(doc.clone())
+        );
     }
 
     #[test]
@@ -275,7 +385,10 @@ mod tests {
             text(br#""x""#),
             "error decoding patch: json: cannot unmarshal string into Go value of type []handlers.jsonPatchOp"
         );
-        assert_eq!(text(b"["), "error decoding patch: unexpected end of JSON input");
+        assert_eq!(
+            text(b"["),
+            "error decoding patch: unexpected end of JSON input"
+        );
         assert_eq!(
             text(br#"[{"op":1}]"#),
             "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string"
@@ -294,14 +407,31 @@ mod tests {
         let test = json!({"op": "test", "path": "/a", "value": 1});
         let many = Value::from(vec![test; JSON_PATCH_OPERATIONS_MAX + 1]);
         let error = patched(&json!({"a": 1}), &many).unwrap_err();
-        assert_eq!(error.to_string(), "The allowed maximum operations in a JSON patch is 10000, got 10001");
+        assert_eq!(
+            error.to_string(),
+            "The allowed maximum operations in a JSON patch is 10000, got 10001"
+        );
         assert_eq!(error.code(), 413);
 
-        let doubling = Value::from(vec![json!({"op": "copy", "from": "/a", "path": "/a/-"}); 40]);
-        assert!(patched(&json!({"a": ["xxxxxxxx"]}), &doubling).unwrap_err().to_string().contains("copy"));
+        let doubling = Value::from(vec![
+            json!({"op": "copy", "from": "/a", "path": "/a/-"});
+            40
+        ]);
+        assert!(
+            patched(&json!({"a": ["xxxxxxxx"]}), &doubling)
+                .unwrap_err()
+                .to_string()
+                .contains("copy")
+        );
 
-        let deep: Vec<Value> =
-            (1..400).map(|n| json!({"op": "add", "path": "/a".repeat(n), "value": {}})).collect();
-        assert!(patched(&json!({}), &Value::from(deep)).unwrap_err().to_string().contains("too deep"));
+        let deep: Vec<Value> = (1..400)
+            .map(|n| json!({"op": "add", "path": "/a".repeat(n), "value": {}}))
+            .collect();
+        assert!(
+            patched(&json!({}), &Value::from(deep))
+                .unwrap_err()
+                .to_string()
+                .contains("too deep")
+        );
     }
 }
