@@ -20,7 +20,11 @@ pub struct GroupVersion {
 
 impl fmt::Display for GroupVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.group.is_empty() { f.write_str(self.version) } else { write!(f, "{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            f.write_str(self.version)
+        } else {
+            write!(f, "{}/{}", self.group, self.version)
+        }
     }
 }
 
@@ -69,12 +73,19 @@ pub struct Resource {
 impl Resource {
     /// `pods` or `deployments.apps`, as messages name a resource.
     pub fn group_resource(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// The group and version.
     pub fn group_version(&self) -> GroupVersion {
-        GroupVersion { group: self.group, version: self.version }
+        GroupVersion {
+            group: self.group,
+            version: self.version,
+        }
     }
 
     /// The `apiVersion` of its objects.
@@ -120,15 +131,23 @@ struct Catalogue {
 }
 
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
-    let mut c = Catalogue { resources: Vec::new(), by_name: HashMap::new(), by_kind: HashMap::new() };
+    let mut c = Catalogue {
+        resources: Vec::new(),
+        by_name: HashMap::new(),
+        by_kind: HashMap::new(),
+    };
     for line in include_str!("../resources.tsv").lines().skip(1) {
         let f: Vec<&'static str> = line.split('\t').collect();
         let [group, version, plural, sub, kind, namespaced, verbs] = f[..] else {
-            panic!("resources.tsv: a line has {} columns instead of 7: {line}", f.len());
+            panic!(
+                "resources.tsv: a line has {} columns instead of 7: {line}",
+                f.len()
+            );
         };
         let verbs: Vec<&str> = verbs.split(',').collect();
         if sub.is_empty() {
-            c.by_name.insert((group, version, plural), c.resources.len());
+            c.by_name
+                .insert((group, version, plural), c.resources.len());
             c.by_kind.insert((group, version, kind), c.resources.len());
             c.resources.push(Resource {
                 group,
@@ -145,7 +164,11 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         } else {
             // The kind column of a subresource is `group/version/Kind`.
             let mut parts = kind.rsplitn(3, '/');
-            let (k, v, g) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+            let (k, v, g) = (
+                parts.next().unwrap_or(""),
+                parts.next().unwrap_or(""),
+                parts.next().unwrap_or(""),
+            );
             let parent = c.by_name[&(group, version, plural)];
             c.resources[parent].subresources.push(Subresource {
                 name: sub,
@@ -167,12 +190,18 @@ pub fn all() -> &'static [Resource] {
 
 /// The resource of this plural name.
 pub fn by_name(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    CATALOGUE.by_name.get(&(group, version, plural)).map(|i| &CATALOGUE.resources[*i])
+    CATALOGUE
+        .by_name
+        .get(&(group, version, plural))
+        .map(|i| &CATALOGUE.resources[*i])
 }
 
 /// The resource whose objects are of this kind.
 pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
-    CATALOGUE.by_kind.get(&(group, version, kind)).map(|i| &CATALOGUE.resources[*i])
+    CATALOGUE
+        .by_kind
+        .get(&(group, version, kind))
+        .map(|i| &CATALOGUE.resources[*i])
 }
 
 /// The resource of this kind, for an `apiVersion` as written in an object.
@@ -232,16 +261,31 @@ mod tests {
     fn every_line_of_the_table_is_a_resource_or_a_subresource_of_one() {
         assert!(all().len() > 60, "{} resources", all().len());
         let pods = known::pods();
-        assert_eq!((pods.singular, pods.short_names, pods.namespaced), ("pod", &["po"][..], true));
-        assert!(pods.subresource("exec").is_some_and(|s| s.connect && s.kind == "PodExecOptions"));
+        assert_eq!(
+            (pods.singular, pods.short_names, pods.namespaced),
+            ("pod", &["po"][..], true)
+        );
+        assert!(
+            pods.subresource("exec")
+                .is_some_and(|s| s.connect && s.kind == "PodExecOptions")
+        );
         let eviction = pods.subresource("eviction").expect("pods have evictions");
-        assert_eq!((eviction.group, eviction.version, eviction.kind), ("policy", "v1", "Eviction"));
+        assert_eq!(
+            (eviction.group, eviction.version, eviction.kind),
+            ("policy", "v1", "Eviction")
+        );
     }
 
     #[test]
     fn paths_follow_scope_and_group() {
-        assert_eq!(known::pods().path(Some("a"), Some("b")), "/api/v1/namespaces/a/pods/b");
+        assert_eq!(
+            known::pods().path(Some("a"), Some("b")),
+            "/api/v1/namespaces/a/pods/b"
+        );
         assert_eq!(known::nodes().path(Some("a"), None), "/api/v1/nodes");
-        assert_eq!(known::deployments().path(None, None), "/apis/apps/v1/deployments");
+        assert_eq!(
+            known::deployments().path(None, None),
+            "/apis/apps/v1/deployments"
+        );
     }
 }

@@ -21,7 +21,11 @@ impl Path {
 
     /// `self.name`.
     pub fn child(&self, name: &str) -> Path {
-        if self.0.is_empty() { Path(name.to_owned()) } else { Path(format!("{}.{name}", self.0)) }
+        if self.0.is_empty() {
+            Path(name.to_owned())
+        } else {
+            Path(format!("{}.{name}", self.0))
+        }
     }
 
     /// `self[index]`.
@@ -48,7 +52,10 @@ impl fmt::Display for Path {
 
 /// What is wrong with a field (`field.ErrorType`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants are upstream's error types, word for word")]
+#[allow(
+    missing_docs,
+    reason = "the variants are upstream's error types, word for word"
+)]
 pub enum ErrorKind {
     NotFound,
     Required,
@@ -109,8 +116,18 @@ pub struct Error {
 
 impl Error {
     /// An error of this kind with a value that is printed as JSON is.
-    pub fn new(kind: ErrorKind, path: &Path, value: Option<&Value>, detail: impl Into<String>) -> Error {
-        Error { kind, field: path.0.clone(), value: value.map(show), detail: detail.into() }
+    pub fn new(
+        kind: ErrorKind,
+        path: &Path,
+        value: Option<&Value>,
+        detail: impl Into<String>,
+    ) -> Error {
+        Error {
+            kind,
+            field: path.0.clone(),
+            value: value.map(show),
+            detail: detail.into(),
+        }
     }
 
     /// The value is missing.
@@ -138,7 +155,11 @@ impl Error {
         let mut s: Vec<&str> = supported.to_vec();
         s.sort_unstable();
         let list: Vec<String> = s.iter().map(|x| format!("{x:?}")).collect();
-        let detail = if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
+        let detail = if list.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", list.join(", "))
+        };
         Error::new(ErrorKind::NotSupported, path, Some(&value.into()), detail)
     }
 
@@ -149,7 +170,12 @@ impl Error {
 
     /// The value is longer than `max` bytes.
     pub fn too_long(path: &Path, max: usize) -> Error {
-        Error::new(ErrorKind::TooLong, path, None, format!("may not be more than {max} bytes"))
+        Error::new(
+            ErrorKind::TooLong,
+            path,
+            None,
+            format!("may not be more than {max} bytes"),
+        )
     }
 
     /// The list or map has more than `max` entries.
@@ -185,7 +211,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let field = if self.field.is_empty() { "<nil>" } else { &self.field };
+        let field = if self.field.is_empty() {
+            "<nil>"
+        } else {
+            &self.field
+        };
         write!(f, "{field}: {}", self.body())
     }
 }

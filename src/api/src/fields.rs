@@ -30,7 +30,11 @@ impl Selector {
         for part in split_terms(text).into_iter().filter(|p| !p.is_empty()) {
             let (field, op, value) = split_term(&part)
                 .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
-            terms.push(Term { field: field.into(), value: unescape(value)?, negated: op == "!=" });
+            terms.push(Term {
+                field: field.into(),
+                value: unescape(value)?,
+                negated: op == "!=",
+            });
         }
         Ok(Selector { terms })
     }
@@ -42,21 +46,35 @@ impl Selector {
 
     /// Whether the object matches whose fields `get` reads; a field that it lacks is empty.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.terms.iter().all(|t| (get(&t.field).unwrap_or_default() == t.value) != t.negated)
+        self.terms
+            .iter()
+            .all(|t| (get(&t.field).unwrap_or_default() == t.value) != t.negated)
     }
 
     /// The value that the field must have, if a term says so.
     pub fn exact(&self, field: &str) -> Option<&str> {
-        self.terms.iter().find(|t| t.field == field && !t.negated).map(|t| t.value.as_str())
+        self.terms
+            .iter()
+            .find(|t| t.field == field && !t.negated)
+            .map(|t| t.value.as_str())
     }
 }
 
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, t) in self.terms.iter().enumerate() {
-            let value = t.value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
+            let value = t
+                .value
+                .replace('\\', "\\\\")
+                .replace(',', "\\,")
+                .replace('=', "\\=");
             let comma = if i > 0 { "," } else { "" };
-            write!(f, "{comma}{}{}{value}", t.field, if t.negated { "!=" } else { "=" })?;
+            write!(
+                f,
+                "{comma}{}{}{value}",
+                t.field,
+                if t.negated { "!=" } else { "=" }
+            )?;
         }
         Ok(())
     }
@@ -94,10 +112,18 @@ fn unescape(value: &str) -> Result<String, String> {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                Some(c) => return Err(format!("invalid field selector: invalid escape sequence: \\{c}")),
+                Some(c) => {
+                    return Err(format!(
+                        "invalid field selector: invalid escape sequence: \\{c}"
+                    ));
+                }
                 None => return Err("invalid field selector: invalid escape sequence: \\".into()),
             },
-            '=' => return Err(format!("invalid field selector: unescaped character in value: {value}")),
+            '=' => {
+                return Err(format!(
+                    "invalid field selector: unescaped character in value: {value}"
+                ));
+            }
             c => out.push(c),
         }
     }

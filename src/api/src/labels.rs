@@ -76,8 +76,14 @@ impl Requirement {
             Operator::NotEquals | Operator::NotIn => !value.is_some_and(listed),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
-            Operator::GreaterThan => value.and_then(number).zip(bound()).is_some_and(|(v, b)| v > b),
-            Operator::LessThan => value.and_then(number).zip(bound()).is_some_and(|(v, b)| v < b),
+            Operator::GreaterThan => value
+                .and_then(number)
+                .zip(bound())
+                .is_some_and(|(v, b)| v > b),
+            Operator::LessThan => value
+                .and_then(number)
+                .zip(bound())
+                .is_some_and(|(v, b)| v < b),
         }
     }
 }
@@ -90,12 +96,18 @@ impl Selector {
 
     /// Matches nothing.
     pub fn nothing() -> Selector {
-        Selector { requirements: Vec::new(), nothing: true }
+        Selector {
+            requirements: Vec::new(),
+            nothing: true,
+        }
     }
 
     /// A selector of these requirements.
     pub fn new(requirements: Vec<Requirement>) -> Selector {
-        Selector { requirements, nothing: false }
+        Selector {
+            requirements,
+            nothing: false,
+        }
     }
 
     /// Whether it matches everything.
@@ -112,7 +124,11 @@ impl Selector {
     pub fn from_map(m: &BTreeMap<String, String>) -> Selector {
         Selector::new(
             m.iter()
-                .map(|(k, v)| Requirement { key: k.clone(), operator: Operator::Equals, values: vec![v.clone()] })
+                .map(|(k, v)| Requirement {
+                    key: k.clone(),
+                    operator: Operator::Equals,
+                    values: vec![v.clone()],
+                })
                 .collect(),
         )
     }
@@ -128,7 +144,10 @@ impl Selector {
     /// What is wrong, in upstream's words.
     pub fn parse(text: &str) -> Result<Selector, String> {
         let tokens = lex(text);
-        let mut p = Parser { tokens: &tokens, at: 0 };
+        let mut p = Parser {
+            tokens: &tokens,
+            at: 0,
+        };
         let mut out = Vec::new();
         loop {
             match p.peek() {
@@ -139,13 +158,20 @@ impl Selector {
                         Token::End => break,
                         Token::Comma => {
                             if !matches!(p.peek(), Token::Word(_) | Token::Not) {
-                                return Err(format!("found '{}', expected: identifier after ','", p.peek()));
+                                return Err(format!(
+                                    "found '{}', expected: identifier after ','",
+                                    p.peek()
+                                ));
                             }
                         }
                         t => return Err(format!("found '{t}', expected: ',' or 'end of string'")),
                     }
                 }
-                t => return Err(format!("found '{t}', expected: !, identifier, or 'end of string'")),
+                t => {
+                    return Err(format!(
+                        "found '{t}', expected: !, identifier, or 'end of string'"
+                    ));
+                }
             }
         }
         out.sort_by(|a, b| a.key.cmp(&b.key));
@@ -265,7 +291,13 @@ impl Parser<'_> {
         if let Some(e) = names::qualified_name(&key).first() {
             return Err(format!("key: Invalid value: {key:?}: {e}"));
         }
-        let done = |operator, values| Ok(Requirement { key: key.clone(), operator, values });
+        let done = |operator, values| {
+            Ok(Requirement {
+                key: key.clone(),
+                operator,
+                values,
+            })
+        };
         if negated {
             return done(Operator::DoesNotExist, vec![]);
         }
@@ -280,9 +312,15 @@ impl Parser<'_> {
             Token::Less => (Operator::LessThan, vec![self.value()?]),
             Token::Word(w) if w == "in" => (Operator::In, self.list()?),
             Token::Word(w) if w == "notin" => (Operator::NotIn, self.list()?),
-            t => return Err(format!("found '{t}', expected: in, notin, =, ==, !=, gt, lt")),
+            t => {
+                return Err(format!(
+                    "found '{t}', expected: in, notin, =, ==, !=, gt, lt"
+                ));
+            }
         };
-        if matches!(operator, Operator::GreaterThan | Operator::LessThan) && values[0].parse::<i64>().is_err() {
+        if matches!(operator, Operator::GreaterThan | Operator::LessThan)
+            && values[0].parse::<i64>().is_err()
+        {
             return Err(format!(
                 "values[0]: Invalid value: {:?}: for 'Gt', 'Lt' operators, the value must be an integer",
                 values[0]
@@ -347,7 +385,11 @@ pub struct LabelSelectorRequirement {
     /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
     pub operator: String,
     /// The values, for `In` and `NotIn`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::meta::null_is_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::meta::null_is_default"
+    )]
     pub values: Vec<String>,
 }
 
@@ -356,10 +398,16 @@ pub struct LabelSelectorRequirement {
 #[serde(rename_all = "camelCase", default)]
 pub struct LabelSelector {
     /// Labels that must have these values.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "crate::meta::null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "crate::meta::null_is_default"
+    )]
     pub match_labels: BTreeMap<String, String>,
     /// Further requirements.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::meta::null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::meta::null_is_default"
+    )]
     pub match_expressions: Vec<LabelSelectorRequirement>,
 }
 
@@ -380,7 +428,11 @@ impl LabelSelector {
             };
             let mut values = e.values.clone();
             values.sort();
-            s.requirements.push(Requirement { key: e.key.clone(), operator, values });
+            s.requirements.push(Requirement {
+                key: e.key.clone(),
+                operator,
+                values,
+            });
         }
         s.requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(s)
@@ -413,13 +465,27 @@ mod tests {
             ("z=", false),
             ("a in (,b)", true),
         ] {
-            assert_eq!(Selector::parse(text).expect(text).matches(&labels), want, "{text}");
+            assert_eq!(
+                Selector::parse(text).expect(text).matches(&labels),
+                want,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn malformed_text_is_refused() {
-        for text in ["a=b=c", "a in b", "=", "a,", "a in (b", "x y", "a>b", "bad key!=1", "-a=b"] {
+        for text in [
+            "a=b=c",
+            "a in b",
+            "=",
+            "a,",
+            "a in (b",
+            "x y",
+            "a>b",
+            "bad key!=1",
+            "-a=b",
+        ] {
             assert!(Selector::parse(text).is_err(), "{text}");
         }
     }

@@ -27,7 +27,10 @@ pub struct OwnerReference {
 /// A view of an object's metadata: what loops read; fields not named here are skipped, and never written back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[allow(missing_docs, reason = "the fields are metav1.ObjectMeta's; times are RFC 3339 text")]
+#[allow(
+    missing_docs,
+    reason = "the fields are metav1.ObjectMeta's; times are RFC 3339 text"
+)]
 pub struct ObjectMeta {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
@@ -47,25 +50,43 @@ pub struct ObjectMeta {
     pub deletion_timestamp: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "crate::meta::null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "crate::meta::null_is_default"
+    )]
     pub labels: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "crate::meta::null_is_default")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "crate::meta::null_is_default"
+    )]
     pub annotations: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::meta::null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::meta::null_is_default"
+    )]
     pub owner_references: Vec<OwnerReference>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::meta::null_is_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::meta::null_is_default"
+    )]
     pub finalizers: Vec<String>,
 }
 
 impl ObjectMeta {
     /// The owner that manages this object, if it has one.
     pub fn controller(&self) -> Option<&OwnerReference> {
-        self.owner_references.iter().find(|o| o.controller == Some(true))
+        self.owner_references
+            .iter()
+            .find(|o| o.controller == Some(true))
     }
 
     /// `namespace/name`, or the name alone for a cluster-scoped object.
     pub fn key(&self) -> String {
-        if self.namespace.is_empty() { self.name.clone() } else { format!("{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
     }
 
     /// Whether deletion was asked for.
@@ -78,11 +99,16 @@ impl ObjectMeta {
 ///
 /// # Errors
 /// Those of the value's own deserialisation.
-pub fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+pub fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+    d: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes a reference"
+)]
 fn is_zero(n: &i64) -> bool {
     *n == 0
 }

@@ -14,12 +14,16 @@ pub const DNS_SUBDOMAIN_BYTES_MAX: usize = 253;
 
 macro_rules! pattern {
     ($name:ident, $re:expr) => {
-        static $name: LazyLock<Regex> = LazyLock::new(|| Regex::new(concat!("^(?:", $re, ")$")).expect("a valid pattern"));
+        static $name: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new(concat!("^(?:", $re, ")$")).expect("a valid pattern"));
     };
 }
 
 pattern!(LABEL, "[a-z0-9]([-a-z0-9]*[a-z0-9])?");
-pattern!(SUBDOMAIN, r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*");
+pattern!(
+    SUBDOMAIN,
+    r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+);
 pattern!(LABEL_1035, "[a-z]([-a-z0-9]*[a-z0-9])?");
 pattern!(QUALIFIED, "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]");
 pattern!(LABEL_VALUE, "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?");
@@ -34,7 +38,10 @@ pub fn regex_error(message: &str, pattern: &str, examples: &[&str]) -> String {
     if e.is_empty() {
         format!("{message} (regex used for validation is '{pattern}')")
     } else {
-        format!("{message} (e.g. {}, regex used for validation is '{pattern}')", e.join(", or "))
+        format!(
+            "{message} (e.g. {}, regex used for validation is '{pattern}')",
+            e.join(", or ")
+        )
     }
 }
 
@@ -42,7 +49,9 @@ fn is_plain(s: &str, dots: bool) -> bool {
     // The common case by hand: a regex costs a thousand times more per name.
     let b = s.as_bytes();
     let alnum = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let Some((&first, &last)) = b.first().zip(b.last()) else { return false };
+    let Some((&first, &last)) = b.first().zip(b.last()) else {
+        return false;
+    };
     alnum(first)
         && alnum(last)
         && b.iter().enumerate().all(|(i, &c)| {
@@ -121,13 +130,19 @@ pub fn qualified_name(s: &str) -> Vec<String> {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".into());
             } else {
-                errors.extend(dns1123_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")));
+                errors.extend(
+                    dns1123_subdomain(prefix)
+                        .into_iter()
+                        .map(|e| format!("prefix part {e}")),
+                );
             }
             name
         }
         _ => {
             let e = regex_error(&format!("a qualified name {message}"), pattern, &example);
-            return vec![format!("{e} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "{e} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {
@@ -136,7 +151,11 @@ pub fn qualified_name(s: &str) -> Vec<String> {
         errors.push(format!("name part {}", too_long(DNS_LABEL_BYTES_MAX)));
     }
     if !is_plain(name, true) && !QUALIFIED.is_match(name) {
-        errors.push(regex_error(&format!("name part {message}"), pattern, &example));
+        errors.push(regex_error(
+            &format!("name part {message}"),
+            pattern,
+            &example,
+        ));
     }
     errors
 }
@@ -163,8 +182,11 @@ pub fn path_segment(s: &str) -> Vec<String> {
     if s == "." || s == ".." {
         return vec![format!("may not be '{s}'")];
     }
-    let bad: Vec<String> =
-        ["/", "%"].iter().filter(|c| s.contains(**c)).map(|c| format!("may not contain '{c}'")).collect();
+    let bad: Vec<String> = ["/", "%"]
+        .iter()
+        .filter(|c| s.contains(**c))
+        .map(|c| format!("may not contain '{c}'"))
+        .collect();
     bad
 }
 
@@ -176,7 +198,9 @@ pub const GENERATE_NAME_BYTES_MAX: usize = 63 - 5;
 /// Five random letters, as upstream's generated names end in.
 pub fn random_suffix() -> String {
     let mut rng = rand::rng();
-    (0..5).map(|_| char::from(SUFFIX_LETTERS[rng.random_range(0..SUFFIX_LETTERS.len())])).collect()
+    (0..5)
+        .map(|_| char::from(SUFFIX_LETTERS[rng.random_range(0..SUFFIX_LETTERS.len())]))
+        .collect()
 }
 
 /// A generated name for this `generateName`.
@@ -194,7 +218,10 @@ mod tests {
 
     #[test]
     fn the_fast_path_agrees_with_the_pattern() {
-        for s in ["a", "a-b", "-a", "a-", "a.b", "a..b", "a.-b", "a-.b", "", "A", "a_b", ".a", "a.", "1", "a--b"] {
+        for s in [
+            "a", "a-b", "-a", "a-", "a.b", "a..b", "a.-b", "a-.b", "", "A", "a_b", ".a", "a.", "1",
+            "a--b",
+        ] {
             assert_eq!(is_plain(s, true), SUBDOMAIN.is_match(s), "{s:?}");
             assert_eq!(is_plain(s, false), LABEL.is_match(s), "{s:?}");
         }

@@ -24,14 +24,18 @@ pub fn truth(v: &Value, path: &[&str]) -> bool {
 
 /// The list at this path; empty if there is none.
 pub fn list<'a>(v: &'a Value, path: &[&str]) -> &'a [Value] {
-    get(v, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    get(v, path)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// The object at this path, made if it is missing or not an object.
 pub fn map_mut<'a>(v: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value> {
     let mut at = v;
     for k in path {
-        at = object_of(at).entry(*k).or_insert_with(|| Value::Object(Map::new()));
+        at = object_of(at)
+            .entry(*k)
+            .or_insert_with(|| Value::Object(Map::new()));
     }
     object_of(at)
 }

@@ -34,21 +34,33 @@ const MAX: i128 = i64::MAX as i128 * NANO;
 
 impl Quantity {
     /// Zero.
-    pub const ZERO: Quantity = Quantity { nano: 0, format: Format::DecimalSi };
+    pub const ZERO: Quantity = Quantity {
+        nano: 0,
+        format: Format::DecimalSi,
+    };
 
     /// A whole number, printed with decimal suffixes.
     pub fn from_units(units: i64) -> Quantity {
-        Quantity { nano: i128::from(units) * NANO, format: Format::DecimalSi }
+        Quantity {
+            nano: i128::from(units) * NANO,
+            format: Format::DecimalSi,
+        }
     }
 
     /// A number of bytes, printed with binary suffixes.
     pub fn from_bytes(bytes: i64) -> Quantity {
-        Quantity { nano: i128::from(bytes) * NANO, format: Format::BinarySi }
+        Quantity {
+            nano: i128::from(bytes) * NANO,
+            format: Format::BinarySi,
+        }
     }
 
     /// A number of thousandths, printed with decimal suffixes.
     pub fn from_millis(millis: i64) -> Quantity {
-        Quantity { nano: i128::from(millis) * 1_000_000, format: Format::DecimalSi }
+        Quantity {
+            nano: i128::from(millis) * 1_000_000,
+            format: Format::DecimalSi,
+        }
     }
 
     /// The value rounded up to a whole number.
@@ -114,8 +126,15 @@ impl std::ops::Add for Quantity {
     type Output = Quantity;
 
     fn add(self, other: Quantity) -> Quantity {
-        let format = if self.nano == 0 { other.format } else { self.format };
-        Quantity { nano: (self.nano + other.nano).clamp(-MAX, MAX), format }
+        let format = if self.nano == 0 {
+            other.format
+        } else {
+            self.format
+        };
+        Quantity {
+            nano: (self.nano + other.nano).clamp(-MAX, MAX),
+            format,
+        }
     }
 }
 
@@ -123,8 +142,15 @@ impl std::ops::Sub for Quantity {
     type Output = Quantity;
 
     fn sub(self, other: Quantity) -> Quantity {
-        let format = if self.nano == 0 { other.format } else { self.format };
-        Quantity { nano: (self.nano - other.nano).clamp(-MAX, MAX), format }
+        let format = if self.nano == 0 {
+            other.format
+        } else {
+            self.format
+        };
+        Quantity {
+            nano: (self.nano - other.nano).clamp(-MAX, MAX),
+            format,
+        }
     }
 }
 
@@ -137,7 +163,9 @@ impl FromStr for Quantity {
             Some(b'+') => (false, &s[1..]),
             _ => (false, s),
         };
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -148,7 +176,10 @@ impl FromStr for Quantity {
         if negative {
             nano = -nano;
         }
-        Ok(Quantity { nano: nano.clamp(-MAX, MAX), format })
+        Ok(Quantity {
+            nano: nano.clamp(-MAX, MAX),
+            format,
+        })
     }
 }
 
@@ -179,7 +210,10 @@ fn digits(whole: &str, fraction: &str, base: i128, exponent: i32) -> i128 {
         if value == 0 {
             return 0;
         }
-        10_i128.checked_pow(ten.unsigned_abs()).and_then(|p| value.checked_mul(p)).unwrap_or(MAX)
+        10_i128
+            .checked_pow(ten.unsigned_abs())
+            .and_then(|p| value.checked_mul(p))
+            .unwrap_or(MAX)
     } else {
         match 10_i128.checked_pow(ten.unsigned_abs()) {
             Some(p) => ceil_div(value, p) + i128::from(inexact && value % p == 0),
@@ -190,8 +224,18 @@ fn digits(whole: &str, fraction: &str, base: i128, exponent: i32) -> i128 {
 
 fn scale(suffix: &str) -> Option<(i128, i32, Format)> {
     const BINARY: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    const DECIMAL: [(&str, i32); 10] =
-        [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
+    const DECIMAL: [(&str, i32); 10] = [
+        ("n", -9),
+        ("u", -6),
+        ("m", -3),
+        ("", 0),
+        ("k", 3),
+        ("M", 6),
+        ("G", 9),
+        ("T", 12),
+        ("P", 15),
+        ("E", 18),
+    ];
     if let Some(i) = BINARY.iter().position(|b| *b == suffix) {
         return Some((1024, i32::try_from(i).ok()? + 1, Format::BinarySi));
     }
@@ -208,7 +252,9 @@ impl fmt::Display for Quantity {
         if self.nano == 0 {
             return f.write_str("0");
         }
-        let binary = self.format == Format::BinarySi && self.nano.abs() >= 1024 * NANO && self.nano % NANO == 0;
+        let binary = self.format == Format::BinarySi
+            && self.nano.abs() >= 1024 * NANO
+            && self.nano % NANO == 0;
         if binary {
             let (mut n, mut i) = (self.nano / NANO, 0);
             while n % 1024 == 0 && i < 6 {
@@ -223,9 +269,14 @@ impl fmt::Display for Quantity {
             exponent += 3;
         }
         if self.format == Format::DecimalExponent {
-            return if exponent == 0 { write!(f, "{n}") } else { write!(f, "{n}e{exponent}") };
+            return if exponent == 0 {
+                write!(f, "{n}")
+            } else {
+                write!(f, "{n}e{exponent}")
+            };
         }
-        let suffix = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][usize::try_from((exponent + 9) / 3).unwrap_or(3)];
+        let suffix = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"]
+            [usize::try_from((exponent + 9) / 3).unwrap_or(3)];
         write!(f, "{n}{suffix}")
     }
 }
@@ -269,14 +320,19 @@ mod tests {
 
     #[test]
     fn malformed_text_is_refused() {
-        for s in ["", "-", "1.2.3", "1 k", "1kk", "1ki", "abc", "1e", ".", "1K"] {
+        for s in [
+            "", "-", "1.2.3", "1 k", "1kk", "1ki", "abc", "1e", ".", "1K",
+        ] {
             assert!(s.parse::<Quantity>().is_err(), "{s:?}");
         }
     }
 
     #[test]
     fn huge_values_are_capped_and_tiny_ones_rounded_up() {
-        assert_eq!("1e60".parse::<Quantity>().expect("capped").units(), i64::MAX);
+        assert_eq!(
+            "1e60".parse::<Quantity>().expect("capped").units(),
+            i64::MAX
+        );
         assert_eq!("1m".parse::<Quantity>().expect("valid").units(), 1);
         assert_eq!("1n".parse::<Quantity>().expect("valid").millis(), 1);
     }

@@ -12,7 +12,10 @@ use crate::field;
 
 /// A machine-readable cause of a failure (`metav1.StatusReason`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the variants are the reasons of metav1, word for word")]
+#[allow(
+    missing_docs,
+    reason = "the variants are the reasons of metav1, word for word"
+)]
 pub enum Reason {
     Unknown,
     Unauthorized,
@@ -135,7 +138,11 @@ impl Status {
         if !self.causes.is_empty() {
             let causes = self.causes.iter().map(|c| {
                 let mut m = Map::new();
-                for (k, v) in [("reason", &c.reason), ("message", &c.message), ("field", &c.field)] {
+                for (k, v) in [
+                    ("reason", &c.reason),
+                    ("message", &c.message),
+                    ("field", &c.field),
+                ] {
                     if !v.is_empty() {
                         m.insert(k.into(), v.as_str().into());
                     }
@@ -162,13 +169,24 @@ impl Status {
 
     /// Reads a `Status` body; `None` if the value is not one, or says success.
     pub fn from_value(v: &Value) -> Option<Status> {
-        if v.get("kind")?.as_str()? != "Status" || v.get("status").and_then(Value::as_str) == Some("Success") {
+        if v.get("kind")?.as_str()? != "Status"
+            || v.get("status").and_then(Value::as_str) == Some("Success")
+        {
             return None;
         }
-        let text = |v: &Value, k: &str| v.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |v: &Value, k: &str| {
+            v.get(k)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let details = v.get("details").cloned().unwrap_or_default();
         Some(Status {
-            code: v.get("code").and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok()).unwrap_or(500),
+            code: v
+                .get("code")
+                .and_then(Value::as_u64)
+                .and_then(|c| u16::try_from(c).ok())
+                .unwrap_or(500),
             reason: v
                 .get("reason")
                 .and_then(|r| serde_json::from_value(r.clone()).ok())
@@ -183,7 +201,11 @@ impl Status {
                 .and_then(Value::as_array)
                 .map(|a| {
                     a.iter()
-                        .map(|c| Cause { reason: text(c, "reason"), message: text(c, "message"), field: text(c, "field") })
+                        .map(|c| Cause {
+                            reason: text(c, "reason"),
+                            message: text(c, "message"),
+                            field: text(c, "field"),
+                        })
                         .collect()
                 })
                 .unwrap_or_default(),
@@ -235,17 +257,28 @@ impl ApiError {
 
     /// 404: there is no such object.
     pub fn not_found(r: &Resource, name: &str) -> ApiError {
-        ApiError::new(Reason::NotFound, format!("{} {name:?} not found", r.group_resource())).about(r, name)
+        ApiError::new(
+            Reason::NotFound,
+            format!("{} {name:?} not found", r.group_resource()),
+        )
+        .about(r, name)
     }
 
     /// 409: the name is taken.
     pub fn already_exists(r: &Resource, name: &str) -> ApiError {
-        ApiError::new(Reason::AlreadyExists, format!("{} {name:?} already exists", r.group_resource())).about(r, name)
+        ApiError::new(
+            Reason::AlreadyExists,
+            format!("{} {name:?} already exists", r.group_resource()),
+        )
+        .about(r, name)
     }
 
     /// 409: a precondition does not hold; `why` says which.
     pub fn conflict(r: &Resource, name: &str, why: impl fmt::Display) -> ApiError {
-        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", r.group_resource());
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            r.group_resource()
+        );
         ApiError::new(Reason::Conflict, message).about(r, name)
     }
 
@@ -272,17 +305,32 @@ impl ApiError {
                         seen.push(s);
                     }
                 }
-                if let [one] = &seen[..] { format!(": {one}") } else { format!(": [{}]", seen.join(", ")) }
+                if let [one] = &seen[..] {
+                    format!(": {one}")
+                } else {
+                    format!(": [{}]", seen.join(", "))
+                }
             }
         };
-        let shown = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-        let mut e = ApiError::new(Reason::Invalid, format!("{shown} {name:?} is invalid{text}"));
+        let shown = if group.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}.{group}")
+        };
+        let mut e = ApiError::new(
+            Reason::Invalid,
+            format!("{shown} {name:?} is invalid{text}"),
+        );
         e.0.name = name.into();
         e.0.group = group.into();
         e.0.kind = kind.into();
         e.0.causes = errors
             .iter()
-            .map(|x| Cause { reason: x.kind.cause_reason().into(), message: x.body(), field: x.field.clone() })
+            .map(|x| Cause {
+                reason: x.kind.cause_reason().into(),
+                message: x.body(),
+                field: x.field.clone(),
+            })
             .collect();
         e
     }
@@ -294,8 +342,15 @@ impl ApiError {
 
     /// 500; the message is prefixed as upstream does.
     pub fn internal(why: impl fmt::Display) -> ApiError {
-        let mut e = ApiError::new(Reason::InternalError, format!("Internal error occurred: {why}"));
-        e.0.causes = vec![Cause { reason: String::new(), message: why.to_string(), field: String::new() }];
+        let mut e = ApiError::new(
+            Reason::InternalError,
+            format!("Internal error occurred: {why}"),
+        );
+        e.0.causes = vec![Cause {
+            reason: String::new(),
+            message: why.to_string(),
+            field: String::new(),
+        }];
         e
     }
 

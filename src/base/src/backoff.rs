@@ -15,7 +15,11 @@ pub struct Backoff {
 impl Backoff {
     /// A backoff that starts at `initial` and stays at `max`.
     pub fn new(initial: Duration, max: Duration) -> Backoff {
-        Backoff { initial, max, next: initial }
+        Backoff {
+            initial,
+            max,
+            next: initial,
+        }
     }
 
     /// The delay before the next try.

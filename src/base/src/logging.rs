@@ -14,7 +14,9 @@ pub enum Format {
 
 /// A log filter that is not one.
 #[derive(Debug, thiserror::Error)]
-#[error("log level {filter:?} is not valid; use error, warn, info, debug, trace, or per target as in info,kontiki_raft=debug")]
+#[error(
+    "log level {filter:?} is not valid; use error, warn, info, debug, trace, or per target as in info,kontiki_raft=debug"
+)]
 pub struct FilterError {
     filter: String,
     #[source]
@@ -26,10 +28,16 @@ pub struct FilterError {
 /// # Errors
 /// The filter cannot be parsed.
 pub fn init(filter: &str, format: Format) -> Result<(), FilterError> {
-    let parsed =
-        EnvFilter::builder().parse(filter).map_err(|source| FilterError { filter: filter.to_owned(), source })?;
+    let parsed = EnvFilter::builder()
+        .parse(filter)
+        .map_err(|source| FilterError {
+            filter: filter.to_owned(),
+            source,
+        })?;
     let writer = BoxMakeWriter::new(std::io::stderr);
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(writer);
     // Only the first subscriber of a process can be installed; tests start several nodes in one.
     let _already_installed = match format {
         Format::Text => builder.with_ansi(false).try_init(),

@@ -37,7 +37,12 @@ mod tests {
     #[test]
     fn a_registered_counter_is_printed() {
         let m = Metrics::default();
-        m.register("apiserver_request", "Requests.", Counter::<u64>::default()).inc_by(3);
-        assert!(m.encode().contains("apiserver_request_total 3"), "{}", m.encode());
+        m.register("apiserver_request", "Requests.", Counter::<u64>::default())
+            .inc_by(3);
+        assert!(
+            m.encode().contains("apiserver_request_total 3"),
+            "{}",
+            m.encode()
+        );
     }
 }

@@ -41,7 +41,10 @@ impl Default for Tasks {
 impl Tasks {
     /// A group that ends when the token is cancelled.
     pub fn new(token: CancellationToken) -> Tasks {
-        Tasks { inner: Arc::default(), token }
+        Tasks {
+            inner: Arc::default(),
+            token,
+        }
     }
 
     /// The token that asks the tasks to end; tasks select on it.
@@ -50,18 +53,30 @@ impl Tasks {
     }
 
     /// Runs an essential task: it ends only when the group does.
-    pub fn spawn<F: Future<Output = ()> + Send + 'static>(&self, name: impl Into<String>, future: F) {
+    pub fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: impl Into<String>,
+        future: F,
+    ) {
         let (name, inner, token) = (name.into(), self.inner.clone(), self.token.clone());
         let shown = name.clone();
         self.start(name, async move {
-            let guard = Unfinished { name: shown, inner, token };
+            let guard = Unfinished {
+                name: shown,
+                inner,
+                token,
+            };
             future.await;
             guard.ended();
         });
     }
 
     /// Runs a task that may end by itself, such as the service of one connection. A panic is logged and ends nothing else.
-    pub fn spawn_transient<F: Future<Output = ()> + Send + 'static>(&self, name: impl Into<String>, future: F) {
+    pub fn spawn_transient<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: impl Into<String>,
+        future: F,
+    ) {
         self.start(name.into(), future);
     }
 
@@ -120,7 +135,14 @@ impl Tasks {
             }
         };
         if tokio::time::timeout(STOP_GRACE, all).await.is_err() {
-            let names = self.inner.names.lock().iter().map(|(_, n)| n.as_str()).collect::<Vec<_>>().join(", ");
+            let names = self
+                .inner
+                .names
+                .lock()
+                .iter()
+                .map(|(_, n)| n.as_str())
+                .collect::<Vec<_>>()
+                .join(", ");
             tracing::warn!(tasks = names, "tasks did not stop in time, aborting them");
             set.shutdown().await;
         }
@@ -134,7 +156,11 @@ impl Inner {
             Err(e) => (e.id(), Some(e)),
         };
         let mut names = self.names.lock();
-        let name = names.iter().position(|(i, _)| *i == id).map(|at| names.swap_remove(at).1).unwrap_or_default();
+        let name = names
+            .iter()
+            .position(|(i, _)| *i == id)
+            .map(|at| names.swap_remove(at).1)
+            .unwrap_or_default();
         drop(names);
         if let Some(e) = error.filter(JoinError::is_panic) {
             tracing::error!(task = name, panic = %panic_text(e), "task panicked");
@@ -169,7 +195,11 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.token.is_cancelled() {
-            let how = if std::thread::panicking() { "panicked" } else { "ended" };
+            let how = if std::thread::panicking() {
+                "panicked"
+            } else {
+                "ended"
+            };
             let text = format!("task {} {how}", self.name);
             tracing::error!("{text}, stopping its component");
             self.inner.failure.lock().get_or_insert(text);

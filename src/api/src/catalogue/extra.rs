@@ -52,7 +52,9 @@ pub(super) fn categories(group: &str, plural: &str) -> &'static [&'static str] {
         ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => &["api-extensions"],
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => &["api-extensions"],
         ("admissionregistration.k8s.io", "validatingadmissionpolicies") => &["api-extensions"],
-        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => &["api-extensions"],
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => {
+            &["api-extensions"]
+        }
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => &["api-extensions"],
         ("apiextensions.k8s.io", "customresourcedefinitions") => &["api-extensions"],
         ("apiregistration.k8s.io", "apiservices") => &["api-extensions"],
