@@ -97,17 +97,29 @@ impl<V: View> Default for Cache<V> {
 impl<V: View> Cache<V> {
     /// Starts to follow a resource. Handlers and indexes should be added before (on [`Cache::default`], then
     /// [`Cache::follow`]) by who must not miss the first objects.
-    pub fn start(tasks: &Tasks, api: &Arc<dyn Api>, resource: &'static Resource, selection: Selection) -> Cache<V> {
+    pub fn start(
+        tasks: &Tasks,
+        api: &Arc<dyn Api>,
+        resource: &'static Resource,
+        selection: Selection,
+    ) -> Cache<V> {
         let cache = Cache::default();
         cache.follow(tasks, api, resource, selection);
         cache
     }
 
     /// Lists and watches a resource into this cache until the group ends.
-    pub fn follow(&self, tasks: &Tasks, api: &Arc<dyn Api>, resource: &'static Resource, selection: Selection) {
+    pub fn follow(
+        &self,
+        tasks: &Tasks,
+        api: &Arc<dyn Api>,
+        resource: &'static Resource,
+        selection: Selection,
+    ) {
         let (cache, api, token) = (self.clone(), api.clone(), tasks.token().clone());
         tasks.spawn_restarting(format!("cache-{}", resource.plural), move || {
-            let (cache, api, token, selection) = (cache.clone(), api.clone(), token.clone(), selection.clone());
+            let (cache, api, token, selection) =
+                (cache.clone(), api.clone(), token.clone(), selection.clone());
             async move {
                 tokio::select! {
                     () = token.cancelled() => {}
@@ -129,7 +141,11 @@ impl<V: View> Cache<V> {
     }
 
     /// Adds an index: `values` gives the values that an object is found by with [`Cache::by_index`].
-    pub fn add_index(&self, name: &'static str, values: impl Fn(&V) -> Vec<String> + Send + Sync + 'static) {
+    pub fn add_index(
+        &self,
+        name: &'static str,
+        values: impl Fn(&V) -> Vec<String> + Send + Sync + 'static,
+    ) {
         let objects = self.0.objects.read();
         let mut keys = IndexKeys::new();
         for (k, v) in objects.iter() {
@@ -137,7 +153,10 @@ impl<V: View> Cache<V> {
                 keys.entry(value).or_default().insert(k.clone(), ());
             }
         }
-        self.0.indexes.write().insert(name, (Box::new(values), keys));
+        self.0
+            .indexes
+            .write()
+            .insert(name, (Box::new(values), keys));
     }
 
     /// Waits until the first list is in the cache.
@@ -153,7 +172,11 @@ impl<V: View> Cache<V> {
 
     /// The object of this name; the namespace of a cluster-scoped one is empty.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
-        self.0.objects.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.0
+            .objects
+            .read()
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// All objects, by namespace and name.
@@ -180,8 +203,12 @@ impl<V: View> Cache<V> {
     pub fn by_index(&self, index: &'static str, value: &str) -> Vec<Arc<V>> {
         let objects = self.0.objects.read();
         let indexes = self.0.indexes.read();
-        let (_, keys) = indexes.get(index).unwrap_or_else(|| panic!("the cache has no index {index}"));
-        keys.get(value).map(|k| k.keys().filter_map(|k| objects.get(k).cloned()).collect()).unwrap_or_default()
+        let (_, keys) = indexes
+            .get(index)
+            .unwrap_or_else(|| panic!("the cache has no index {index}"));
+        keys.get(value)
+            .map(|k| k.keys().filter_map(|k| objects.get(k).cloned()).collect())
+            .unwrap_or_default()
     }
 
     /// How many objects there are.
@@ -196,7 +223,10 @@ impl<V: View> Cache<V> {
 
     /// Puts an object into the cache, as a watch event would.
     pub fn insert(&self, view: V) {
-        let key = (view.metadata().namespace.clone(), view.metadata().name.clone());
+        let key = (
+            view.metadata().namespace.clone(),
+            view.metadata().name.clone(),
+        );
         let new = Arc::new(view);
         let old = {
             let mut objects = self.0.objects.write();
@@ -252,19 +282,26 @@ impl<V: View> Cache<V> {
         let mut revision = String::new();
         loop {
             let result = if revision.is_empty() {
-                self.relist(api, resource, selection).await.map(|r| revision = r)
+                self.relist(api, resource, selection)
+                    .await
+                    .map(|r| revision = r)
             } else {
                 self.watch(api, resource, selection, &mut revision).await
             };
             match result {
                 Ok(()) => backoff.reset(),
                 Err(e) => {
-                    let expired =
-                        e.refusal().is_some_and(|e| matches!(e.reason(), Reason::Expired | Reason::Gone));
+                    let expired = e
+                        .refusal()
+                        .is_some_and(|e| matches!(e.reason(), Reason::Expired | Reason::Gone));
                     if expired {
                         revision.clear();
                     }
-                    tracing::debug!(resource = resource.plural, error = chain(&e), "following the resource was interrupted");
+                    tracing::debug!(
+                        resource = resource.plural,
+                        error = chain(&e),
+                        "following the resource was interrupted"
+                    );
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
@@ -295,9 +332,18 @@ impl<V: View> Cache<V> {
             }
             params.continue_token = page.continue_token;
         };
-        let names: std::collections::BTreeSet<(String, String)> =
-            seen.iter().map(|v| (v.metadata().namespace.clone(), v.metadata().name.clone())).collect();
-        let gone: Vec<_> = self.0.objects.read().keys().filter(|k| !names.contains(*k)).cloned().collect();
+        let names: std::collections::BTreeSet<(String, String)> = seen
+            .iter()
+            .map(|v| (v.metadata().namespace.clone(), v.metadata().name.clone()))
+            .collect();
+        let gone: Vec<_> = self
+            .0
+            .objects
+            .read()
+            .keys()
+            .filter(|k| !names.contains(*k))
+            .cloned()
+            .collect();
         for (ns, name) in gone {
             self.remove(&ns, &name);
         }
@@ -305,7 +351,8 @@ impl<V: View> Cache<V> {
             let m = v.metadata();
             // An object that has not changed since is no event.
             let same = self.get(&m.namespace, &m.name).is_some_and(|o| {
-                !m.resource_version.is_empty() && o.metadata().resource_version == m.resource_version
+                !m.resource_version.is_empty()
+                    && o.metadata().resource_version == m.resource_version
             });
             if !same {
                 self.insert(v);
@@ -372,7 +419,14 @@ mod tests {
 
     fn thing(ns: &str, name: &str, app: &str) -> Thing {
         let labels = [("app".to_owned(), app.to_owned())].into();
-        Thing { metadata: ObjectMeta { namespace: ns.into(), name: name.into(), labels, ..ObjectMeta::default() } }
+        Thing {
+            metadata: ObjectMeta {
+                namespace: ns.into(),
+                name: name.into(),
+                labels,
+                ..ObjectMeta::default()
+            },
+        }
     }
 
     #[test]
@@ -398,7 +452,12 @@ mod tests {
         cache.remove("b", "y");
         cache.remove("b", "y");
         assert_eq!(cache.by_index("app", "2").len(), 1);
-        let want = [("added", "a/x"), ("updated", "a/x"), ("added", "b/y"), ("deleted", "b/y")];
+        let want = [
+            ("added", "a/x"),
+            ("updated", "a/x"),
+            ("added", "b/y"),
+            ("deleted", "b/y"),
+        ];
         assert_eq!(*seen.lock(), want.map(|(k, n)| (k, n.to_owned())));
     }
 }

@@ -22,7 +22,9 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("manager", &self.manager).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("manager", &self.manager)
+            .finish_non_exhaustive()
     }
 }
 
@@ -31,7 +33,9 @@ fn read<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, CallError> {
 }
 
 fn write(body: &impl Serialize) -> Result<Bytes, CallError> {
-    serde_json::to_vec(body).map(Bytes::from).map_err(|e| CallError::Malformed(e.to_string()))
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .map_err(|e| CallError::Malformed(e.to_string()))
 }
 
 /// Options of [`Client::delete`].
@@ -76,7 +80,12 @@ impl Client {
     ///
     /// # Errors
     /// The server's refusal, or that no answer came.
-    pub async fn get<T: DeserializeOwned>(&self, r: &'static Resource, ns: &str, name: &str) -> Result<T, CallError> {
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        r: &'static Resource,
+        ns: &str,
+        name: &str,
+    ) -> Result<T, CallError> {
         read(&self.call(Verb::Get, r, ns, name, "", Bytes::new()).await?)
     }
 
@@ -84,7 +93,11 @@ impl Client {
     ///
     /// # Errors
     /// The server's refusal, or that no answer came.
-    pub async fn list<T: DeserializeOwned>(&self, r: &'static Resource, mut p: ListParams) -> Result<Vec<T>, CallError> {
+    pub async fn list<T: DeserializeOwned>(
+        &self,
+        r: &'static Resource,
+        mut p: ListParams,
+    ) -> Result<Vec<T>, CallError> {
         p.limit = LIST_PAGE_OBJECTS;
         let mut out = Vec::new();
         loop {
@@ -103,8 +116,17 @@ impl Client {
     ///
     /// # Errors
     /// The server's refusal, or that no answer came.
-    pub async fn create(&self, r: &'static Resource, ns: &str, object: &impl Serialize) -> Result<Value, CallError> {
-        read(&self.call(Verb::Create, r, ns, "", "", write(object)?).await?)
+    pub async fn create(
+        &self,
+        r: &'static Resource,
+        ns: &str,
+        object: &impl Serialize,
+    ) -> Result<Value, CallError> {
+        read(
+            &self
+                .call(Verb::Create, r, ns, "", "", write(object)?)
+                .await?,
+        )
     }
 
     /// Creates a subresource of an object, as a pod's `binding` or `eviction`.
@@ -118,7 +140,11 @@ impl Client {
         subresource: &'static str,
         object: &impl Serialize,
     ) -> Result<Value, CallError> {
-        read(&self.call(Verb::Create, r, ns, name, subresource, write(object)?).await?)
+        read(
+            &self
+                .call(Verb::Create, r, ns, name, subresource, write(object)?)
+                .await?,
+        )
     }
 
     /// Replaces an object or (with a subresource) a part of it. A resourceVersion in it is a precondition.
@@ -132,7 +158,11 @@ impl Client {
         subresource: &'static str,
         object: &impl Serialize,
     ) -> Result<Value, CallError> {
-        read(&self.call(Verb::Update, r, ns, name, subresource, write(object)?).await?)
+        read(
+            &self
+                .call(Verb::Update, r, ns, name, subresource, write(object)?)
+                .await?,
+        )
     }
 
     /// Patches an object or (with a subresource) a part of it. A `metadata.resourceVersion` in the patch is a precondition.
@@ -147,7 +177,11 @@ impl Client {
         kind: PatchKind,
         patch: &impl Serialize,
     ) -> Result<Value, CallError> {
-        read(&self.call(Verb::Patch(kind), r, ns, name, subresource, write(patch)?).await?)
+        read(
+            &self
+                .call(Verb::Patch(kind), r, ns, name, subresource, write(patch)?)
+                .await?,
+        )
     }
 
     /// Deletes an object.
@@ -161,7 +195,9 @@ impl Client {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<(), CallError> {
-        self.call(Verb::Delete, r, ns, name, "", write(options)?).await.map(drop)
+        self.call(Verb::Delete, r, ns, name, "", write(options)?)
+            .await
+            .map(drop)
     }
 
     async fn call(
@@ -178,6 +214,16 @@ impl Client {
             _ => vec![("fieldManager", self.manager.to_owned())],
         };
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        self.api.call(Request { verb, resource, namespace, name, subresource, query, body }).await
+        self.api
+            .call(Request {
+                verb,
+                resource,
+                namespace,
+                name,
+                subresource,
+                query,
+                body,
+            })
+            .await
     }
 }

@@ -45,7 +45,11 @@ where
                         key = queue.next() => key,
                     };
                     // Given back even if the loop panics, or the key would never be looked at again.
-                    let working = Working { queue: &queue, key: &key, settled: false };
+                    let working = Working {
+                        queue: &queue,
+                        key: &key,
+                        settled: false,
+                    };
                     let result = what.reconcile(&key).await;
                     working.settle();
                     match result {
@@ -57,9 +61,18 @@ where
                         }
                         Err(e) => {
                             if e.is_conflict() {
-                                tracing::debug!(controller = what.name(), ?key, "conflict, trying again");
+                                tracing::debug!(
+                                    controller = what.name(),
+                                    ?key,
+                                    "conflict, trying again"
+                                );
                             } else {
-                                tracing::warn!(controller = what.name(), ?key, error = chain(&e), "reconciling failed, trying again");
+                                tracing::warn!(
+                                    controller = what.name(),
+                                    ?key,
+                                    error = chain(&e),
+                                    "reconciling failed, trying again"
+                                );
                             }
                             queue.add_failed(key);
                         }

@@ -9,6 +9,8 @@
 pub mod cache;
 pub mod client;
 pub mod controller;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 pub mod queue;
 pub mod source;
 
@@ -16,4 +18,7 @@ pub use cache::{Cache, Event, Selection, View};
 pub use client::Client;
 pub use controller::{Outcome, Reconcile, run};
 pub use queue::Queue;
-pub use source::{Api, CallError, ListPage, ListParams, PatchKind, Request, Verb, WatchEvent, WatchParams, WatchStream};
+pub use source::{
+    Api, CallError, ListPage, ListParams, PatchKind, Request, Verb, WatchEvent, WatchParams,
+    WatchStream,
+};

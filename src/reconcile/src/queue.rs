@@ -53,7 +53,10 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
             failures: HashMap::new(),
             serial: 0,
         };
-        Queue(Arc::new(Inner { state: Mutex::new(state), changed: Notify::new() }))
+        Queue(Arc::new(Inner {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }))
     }
 }
 
@@ -94,7 +97,10 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         let delay = {
             let mut s = self.0.state.lock();
             let fresh = || Backoff::new(RETRY_DELAY_INITIAL, RETRY_DELAY_MAX);
-            s.failures.entry(key.clone()).or_insert_with(fresh).next_delay()
+            s.failures
+                .entry(key.clone())
+                .or_insert_with(fresh)
+                .next_delay()
         };
         self.add_after(key, delay);
     }
@@ -190,7 +196,12 @@ mod tests {
         assert_eq!(q.next().await, "a");
         assert_eq!(start.elapsed().as_secs(), 2);
         q.done(&"a");
-        assert!(tokio::time::timeout(Duration::from_secs(60), q.next()).await.is_err(), "only once");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(60), q.next())
+                .await
+                .is_err(),
+            "only once"
+        );
     }
 
     #[tokio::test(start_paused = true)]

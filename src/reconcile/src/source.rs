@@ -157,7 +157,8 @@ impl CallError {
 
     /// Whether the server said that the object exists.
     pub fn is_already_exists(&self) -> bool {
-        self.refusal().is_some_and(|e| e.reason() == kontiki_api::Reason::AlreadyExists)
+        self.refusal()
+            .is_some_and(|e| e.reason() == kontiki_api::Reason::AlreadyExists)
     }
 }
 
@@ -168,8 +169,16 @@ pub trait Api: Send + Sync + 'static {
     async fn call(&self, request: Request) -> Result<Bytes, CallError>;
 
     /// A page of objects.
-    async fn list(&self, resource: &'static Resource, params: ListParams) -> Result<ListPage, CallError>;
+    async fn list(
+        &self,
+        resource: &'static Resource,
+        params: ListParams,
+    ) -> Result<ListPage, CallError>;
 
     /// The changes after a revision.
-    async fn watch(&self, resource: &'static Resource, params: WatchParams) -> Result<WatchStream, CallError>;
+    async fn watch(
+        &self,
+        resource: &'static Resource,
+        params: WatchParams,
+    ) -> Result<WatchStream, CallError>;
 }
