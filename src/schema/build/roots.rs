@@ -6,7 +6,7 @@ use schemars::SchemaGenerator;
 macro_rules! roots {
     ($($path:path,)*) => {
         /// Registers the schema of every root with the generator.
-        pub fn register(generator: &mut SchemaGenerator) {
+        pub(crate) fn register(generator: &mut SchemaGenerator) {
             $(let _ = generator.subschema_for::<$path>();)*
         }
     };
