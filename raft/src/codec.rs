@@ -26,8 +26,8 @@ pub(crate) enum CodecError {
     Trailing(usize),
 }
 
-fn config() -> Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<DECODED_BYTES_MAX>>
-{
+fn config()
+-> Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<DECODED_BYTES_MAX>> {
     bincode::config::standard().with_limit::<DECODED_BYTES_MAX>()
 }
 

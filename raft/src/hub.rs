@@ -104,10 +104,16 @@ impl Hub {
 
     /// Ends all watches and lets all observers go.
     pub(crate) fn close(&self) {
-        let mut members = self.members.lock();
-        members.closed = true;
-        members.watchers.clear();
-        members.observers.clear();
+        let gone = {
+            let mut members = self.members.lock();
+            members.closed = true;
+            (
+                std::mem::take(&mut members.watchers),
+                std::mem::take(&mut members.observers),
+            )
+        };
+        // An observer may own other registrations: it is dropped when the lock is free again.
+        drop(gone);
     }
 
     pub(crate) fn watch(
@@ -140,7 +146,14 @@ impl Hub {
         let live_after = self.published();
         drop(members);
         Ok(WatchStream::new(
-            history, range, from, live_after, changes, lagged, Arc::clone(self), id,
+            history,
+            range,
+            from,
+            live_after,
+            changes,
+            lagged,
+            Arc::clone(self),
+            id,
         ))
     }
 
@@ -181,7 +194,10 @@ impl Hub {
     }
 
     pub(crate) fn forget_watcher(&self, id: u64) {
-        self.members.lock().watchers.retain(|watcher| watcher.id != id);
+        self.members
+            .lock()
+            .watchers
+            .retain(|watcher| watcher.id != id);
     }
 }
 

@@ -83,7 +83,11 @@ pub(crate) fn judge(
             });
         }
     }
-    let revision = if effects.is_empty() { current } else { revision };
+    let revision = if effects.is_empty() {
+        current
+    } else {
+        revision
+    };
     Ok((TxnOutcome::Committed { revision, previous }, effects))
 }
 
@@ -163,7 +167,11 @@ mod tests {
         Plain(BTreeMap::from([(key("a"), record)]))
     }
 
-    fn check(view: &mut Plain, preconditions: Vec<Precondition>, ops: Vec<Op>) -> (TxnOutcome, Vec<Effect>) {
+    fn check(
+        view: &mut Plain,
+        preconditions: Vec<Precondition>,
+        ops: Vec<Op>,
+    ) -> (TxnOutcome, Vec<Effect>) {
         let txn = Txn { preconditions, ops };
         judge(view, &txn, Revision(7), 1000).unwrap()
     }
@@ -176,7 +184,10 @@ mod tests {
                 key: key("a"),
                 revision: Revision(5),
             }],
-            vec![put("a", "new", Some(Duration::from_secs(1))), put("b", "x", None)],
+            vec![
+                put("a", "new", Some(Duration::from_secs(1))),
+                put("b", "x", None),
+            ],
         );
         let TxnOutcome::Committed { revision, previous } = outcome else {
             panic!("{outcome:?}");
@@ -185,10 +196,19 @@ mod tests {
         assert_eq!(previous[0].as_ref().unwrap().value, "old");
         assert_eq!(previous[1], None);
         let new = effects[0].new.as_ref().unwrap();
-        assert_eq!((new.create_revision, new.mod_revision), (Revision(3), Revision(8)));
+        assert_eq!(
+            (new.create_revision, new.mod_revision),
+            (Revision(3), Revision(8))
+        );
         assert_eq!(new.expires_at_ms, 2000);
-        assert_eq!(effects[1].new.as_ref().unwrap().create_revision, Revision(8));
-        assert_eq!(effects[0].change(Revision(8)).previous.unwrap().value, "old");
+        assert_eq!(
+            effects[1].new.as_ref().unwrap().create_revision,
+            Revision(8)
+        );
+        assert_eq!(
+            effects[0].change(Revision(8)).previous.unwrap().value,
+            "old"
+        );
     }
 
     #[test]
@@ -202,7 +222,12 @@ mod tests {
             vec![put("a", "new", None)],
         );
         assert!(effects.is_empty());
-        let TxnOutcome::PreconditionFailed { index, current, revision } = outcome else {
+        let TxnOutcome::PreconditionFailed {
+            index,
+            current,
+            revision,
+        } = outcome
+        else {
             panic!("{outcome:?}");
         };
         assert_eq!((index, revision), (1, Revision(7)));
@@ -218,27 +243,37 @@ mod tests {
         let (outcome, _) = check(&mut one_key(0), vec![absent("b")], vec![]);
         assert!(matches!(outcome, TxnOutcome::Committed { .. }));
         let (outcome, _) = check(&mut one_key(0), vec![absent("a")], vec![]);
-        assert!(matches!(outcome, TxnOutcome::PreconditionFailed { index: 0, .. }));
+        assert!(matches!(
+            outcome,
+            TxnOutcome::PreconditionFailed { index: 0, .. }
+        ));
     }
 
     #[test]
     fn deleting_what_is_absent_takes_no_revision() {
-        let (outcome, effects) = check(
-            &mut one_key(0),
-            vec![],
-            vec![Op::Delete { key: key("b") }],
-        );
+        let (outcome, effects) = check(&mut one_key(0), vec![], vec![Op::Delete { key: key("b") }]);
         assert!(effects.is_empty());
         assert_eq!(
             outcome,
-            TxnOutcome::Committed { revision: Revision(7), previous: vec![None] }
+            TxnOutcome::Committed {
+                revision: Revision(7),
+                previous: vec![None]
+            }
         );
     }
 
     #[test]
     fn only_what_is_due_expires() {
-        assert!(expire(&mut one_key(1000), &key("a"), 1000).unwrap().is_some());
-        assert!(expire(&mut one_key(1001), &key("a"), 1000).unwrap().is_none());
+        assert!(
+            expire(&mut one_key(1000), &key("a"), 1000)
+                .unwrap()
+                .is_some()
+        );
+        assert!(
+            expire(&mut one_key(1001), &key("a"), 1000)
+                .unwrap()
+                .is_none()
+        );
         assert!(expire(&mut one_key(0), &key("a"), 1000).unwrap().is_none());
         assert!(expire(&mut one_key(1), &key("b"), 1000).unwrap().is_none());
     }

@@ -33,6 +33,10 @@ pub(crate) const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
 pub(crate) const ENTRIES_IN_FLIGHT_MAX: usize = 2;
 /// Writes of the log that wait for the log thread; at the limit the consensus waits.
 pub(crate) const LOG_QUEUE_MAX: usize = 64;
+/// The log is cut after this many bytes; opening a store reads at most about this much log.
+pub(crate) const LOG_BYTES_BETWEEN_CUTS: u64 = 16 * 1024 * 1024;
+/// Entries that stay in the log when it is cut.
+pub(crate) const LOG_ENTRIES_KEPT: u64 = 64;
 /// Bytes of state that one database batch collects while a long log is replayed.
 pub(crate) const APPLY_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Linearizable reads that wait for the next round; at the limit a reader waits.

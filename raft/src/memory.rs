@@ -110,9 +110,11 @@ impl State {
             self.keys
                 .range::<Bytes, _>((Bound::Included(&range.start), end))
         });
-        keys.into_iter().flatten().filter_map(move |(key, versions)| {
-            version_at(versions, at).map(|record| record.into_key_value(key.clone()))
-        })
+        keys.into_iter()
+            .flatten()
+            .filter_map(move |(key, versions)| {
+                version_at(versions, at).map(|record| record.into_key_value(key.clone()))
+            })
     }
 
     fn write(&mut self, effects: Vec<Effect>) -> Vec<Arc<Change>> {
@@ -127,10 +129,12 @@ impl State {
             .collect();
         for effect in effects {
             if let Some(old) = effect.old.filter(|old| old.expires_at_ms != 0) {
-                self.deadlines.remove(&(old.expires_at_ms, effect.key.clone()));
+                self.deadlines
+                    .remove(&(old.expires_at_ms, effect.key.clone()));
             }
             if let Some(new) = effect.new.as_ref().filter(|new| new.expires_at_ms != 0) {
-                self.deadlines.insert((new.expires_at_ms, effect.key.clone()));
+                self.deadlines
+                    .insert((new.expires_at_ms, effect.key.clone()));
             }
             self.keys
                 .entry(effect.key)
@@ -148,7 +152,10 @@ impl State {
             let kept_from = versions.partition_point(|(revision, _)| *revision <= to);
             // The newest version up to `to` is the state at `to`, unless it is a deletion.
             let state_at = kept_from.saturating_sub(1);
-            let first = if versions.get(state_at).is_some_and(|(_, record)| record.is_none()) {
+            let first = if versions
+                .get(state_at)
+                .is_some_and(|(_, record)| record.is_none())
+            {
                 kept_from
             } else {
                 state_at
@@ -216,7 +223,11 @@ impl History for Inner {
         let mut next = from;
         let mut rows = 0;
         for (revision, txn) in state.changes.range(from..=to) {
-            changes.extend(txn.iter().filter(|change| range.contains(&change.key)).cloned());
+            changes.extend(
+                txn.iter()
+                    .filter(|change| range.contains(&change.key))
+                    .cloned(),
+            );
             next = revision.next();
             rows += txn.len();
             if rows >= rows_max {

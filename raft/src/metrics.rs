@@ -8,9 +8,7 @@ pub const SECONDS_BUCKETS: [f64; 12] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0,
 ];
 /// Upper bounds of the buckets for counts; one more bucket takes the rest.
-pub const COUNT_BUCKETS: [f64; 10] = [
-    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0,
-];
+pub const COUNT_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 /// A distribution, as Prometheus knows it.
 #[derive(Debug, Clone, PartialEq, Default)]

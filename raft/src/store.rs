@@ -6,7 +6,9 @@ use async_trait::async_trait;
 
 use crate::hub::Observation;
 use crate::watch::WatchStream;
-use crate::{Change, KeyValue, Range, RangePage, Revision, StoreError, StoreMetrics, Txn, TxnOutcome};
+use crate::{
+    Change, KeyValue, Range, RangePage, Revision, StoreError, StoreMetrics, Txn, TxnOutcome,
+};
 
 /// A revisioned byte store.
 #[async_trait]
@@ -62,11 +64,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Compacted`] when the start took so long that history was removed meanwhile.
-    fn observe(
-        &self,
-        range: Range,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Observation, StoreError>;
+    fn observe(&self, range: Range, observer: Arc<dyn Observer>)
+    -> Result<Observation, StoreError>;
 
     /// Follows the changes of a range, from those of revision `from` on: in order, each exactly
     /// once. `from` may lie in the future.

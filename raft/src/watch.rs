@@ -78,9 +78,12 @@ impl Stream for WatchStream {
                 return Poll::Ready(Some(Ok(change)));
             }
             if self.next <= self.live_after {
-                let read =
-                    self.history
-                        .changes(&self.range, self.next, self.live_after, CATCH_UP_ROWS_MAX);
+                let read = self.history.changes(
+                    &self.range,
+                    self.next,
+                    self.live_after,
+                    CATCH_UP_ROWS_MAX,
+                );
                 match read {
                     Ok(past) => {
                         self.past.extend(past.changes);
