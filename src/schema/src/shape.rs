@@ -59,6 +59,15 @@ impl<'a> Shape<'a> {
         self.schema.ty
     }
 
+    /// Whether it is a list or an object whose parts count on their own.
+    pub(crate) fn is_composed(self) -> bool {
+        match self.schema.ty {
+            Type::Array => matches!(self.list_type(), ListType::Set | ListType::Map),
+            Type::Struct | Type::Map => !self.is_atomic_map(),
+            _ => false,
+        }
+    }
+
     /// Whether a strategic merge patch merges this list instead of replacing it.
     pub(crate) fn merges(self) -> bool {
         self.property.is_some_and(|p| p.patch_strategy.merge)
@@ -83,6 +92,11 @@ impl<'a> Shape<'a> {
     /// Whether members that are not declared may stand in this object.
     pub(crate) fn keeps_unknown(self) -> bool {
         self.schema.preserve_unknown
+    }
+
+    /// Whether null is a value here.
+    pub(crate) fn is_nullable(self) -> bool {
+        self.schema.nullable || matches!(self.schema.ty, Type::Any | Type::Json | Type::RawObject)
     }
 
     /// The properties that are written even when they are empty, with what then stands there.
