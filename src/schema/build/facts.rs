@@ -34,7 +34,7 @@ pub(crate) struct Facts {
     pub(crate) go: HashMap<(String, String), GoFact>,
     pub(crate) unions: HashMap<String, String>,
     pub(crate) kinds: Vec<Kind>,
-    /// Place of a field in its Go struct, by message and field.
+    /// Place of a field in its Go struct, by message and field in lower case (a few messages have capitals).
     pub(crate) order: HashMap<(String, String), usize>,
 }
 
@@ -81,7 +81,7 @@ impl Facts {
         let order = rows("facts/protobuf-fields.tsv")
             .into_iter()
             .enumerate()
-            .map(|(i, r)| ((r[0].clone(), r[1].clone()), i));
+            .map(|(i, r)| ((r[0].clone(), r[1].to_lowercase()), i));
         Facts {
             lists: lists.collect(),
             go: go.collect(),
@@ -113,7 +113,7 @@ impl Facts {
             .replacen("io.k8s.", "k8s.io.", 1)
             .replace('-', "_");
         self.order
-            .get(&(message, property.to_owned()))
+            .get(&(message, property.to_lowercase()))
             .copied()
             .unwrap_or(usize::MAX)
     }

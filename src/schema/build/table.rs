@@ -4,7 +4,7 @@
 //! `type, map type, union, description`; a property's line is
 //! `name, type, flags, default, empty, values, map type, patch strategy, merge key, description`.
 //! A description is `start:length` in the words. A type is `s` (string), `i` (int32), `l` (int64), `d` (double),
-//! `b` (boolean), `y` (bytes), `?` (anything), `o` (struct), `Rn` (definition n), `{}T` (map) or `[list type=keys]T`.
+//! `b` (boolean), `y` (bytes; `ya` if they are called an atomic list), `?` (anything), `o` (struct), `Rn` (definition n), `{}T` (map) or `[list type=keys]T`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -60,8 +60,12 @@ impl Writer<'_> {
         let map_type = map_type(&list);
         let union = self.facts.unions.get(name).cloned().unwrap_or_default();
         let words = self.describe(definition);
-        let ty =
-            special(name).map_or_else(|| self.ty(definition, &ListFact::default()), str::to_owned);
+        let ty = match special(name) {
+            Some(ty) => ty.to_owned(),
+            // A struct without fields still drops what it does not know.
+            None if definition["type"] == "object" => "o".to_owned(),
+            None => self.ty(definition, &ListFact::default()),
+        };
         writeln!(out, "{ty}\t{map_type}\t{union}\t{words}").expect("writing to a string succeeds");
         let required: Vec<&str> = definition["required"]
             .as_array()
@@ -120,6 +124,7 @@ impl Writer<'_> {
             return format!("R{}", self.numbers[r]);
         }
         match (schema["type"].as_str(), schema["format"].as_str()) {
+            (Some("string"), Some("byte")) if list.list_type == "atomic" => "ya".into(),
             (Some("string"), Some("byte")) => "y".into(),
             (Some("string"), _) => "s".into(),
             (Some("boolean"), _) => "b".into(),

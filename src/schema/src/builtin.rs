@@ -242,10 +242,15 @@ fn ty(s: &'static str) -> Schema {
             ..Schema::default()
         };
     }
+    let list_type = if s == "ya" {
+        ListType::Atomic
+    } else {
+        ListType::Unset
+    };
     let ty = match s {
         "o" => Type::Struct,
         "s" => Type::String,
-        "y" => Type::Bytes,
+        "y" | "ya" => Type::Bytes,
         "i" => Type::Int32,
         "l" => Type::Int64,
         "d" => Type::Number,
@@ -262,6 +267,7 @@ fn ty(s: &'static str) -> Schema {
     };
     Schema {
         ty,
+        list_type,
         ..Schema::default()
     }
 }

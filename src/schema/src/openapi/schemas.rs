@@ -202,7 +202,10 @@ fn inline(s: &Schema, values: &[Text], version: Version) -> Map<String, Value> {
             .properties
             .iter()
             .map(|p| (p.name.to_string(), property(p, version)));
-        put("properties", Value::Object(properties.collect()));
+        let properties: Map<String, Value> = properties.collect();
+        if !properties.is_empty() {
+            put("properties", Value::Object(properties));
+        }
     }
     if let (Type::Map, Some(member)) = (s.ty, &s.additional) {
         put("additionalProperties", node(member, values, version));
@@ -284,6 +287,10 @@ fn property(p: &Property, version: Version) -> Value {
     }
     if !p.patch_merge_key.is_empty() {
         put("x-kubernetes-patch-merge-key", text(&p.patch_merge_key));
+    }
+    // A reference that stands alone needs no wrapping.
+    if let (Node::Named(d), 1) = (&p.node, out.len()) {
+        return version.reference(d.name);
     }
     Value::Object(out)
 }
