@@ -148,18 +148,19 @@ fn conflicts_message(conflicts: &[Conflict]) -> String {
 pub fn on_write(schema: &Schema, old: Option<&Value>, new: &mut Value, ctx: &WriteContext<'_>) {
     let shape = Shape::root(schema);
     let given = managers::take(new);
-    let live = || {
-        old.and_then(|o| o.get("metadata"))
-            .and_then(|m| m.get("managedFields"))
-    };
-    let mut owners = owners_before(given.as_ref(), live(), ctx.subresource);
-    if owners.is_empty() && old.is_some_and(has_uid) {
-        return;
-    }
+    let live = old.and_then(|o| o.get("metadata")?.get("managedFields"));
     let found = match old {
         Some(old) => differences(shape, old, new, ctx),
         None => differences(shape, &empty_object(shape), new, ctx),
     };
+    if found.is_empty() && live.is_some() && given.as_ref() == live {
+        managers::set(new, given);
+        return;
+    }
+    let mut owners = owners_before(given, live, ctx.subresource);
+    if owners.is_empty() && old.is_some_and(has_uid) {
+        return;
+    }
     if !found.is_empty() {
         let Comparison {
             removed,
@@ -180,15 +181,15 @@ pub fn on_write(schema: &Schema, old: Option<&Value>, new: &mut Value, ctx: &Wri
     managers::encode(new, owners);
 }
 
-fn owners_before(given: Option<&Value>, live: Option<&Value>, subresource: &str) -> Vec<Manager> {
-    let live = || managers::decode(live).unwrap_or_default();
-    match given.and_then(Value::as_array) {
+fn owners_before(given: Option<Value>, live: Option<&Value>, subresource: &str) -> Vec<Manager> {
+    let live = || managers::decode(live.cloned()).unwrap_or_default();
+    match given {
         // A subresource is no place to write managed fields.
-        Some(list) if subresource.is_empty() => {
-            if is_reset(list) {
+        Some(Value::Array(list)) if subresource.is_empty() => {
+            if is_reset(&list) {
                 return Vec::new();
             }
-            managers::decode(given)
+            managers::decode(Some(Value::Array(list)))
                 .filter(|m| !m.is_empty())
                 .unwrap_or_else(live)
         }
@@ -279,7 +280,7 @@ pub fn apply(
     let shape = Shape::root(schema);
     config::check(shape, config, ctx)?;
     let mut live = live.cloned().unwrap_or_else(|| empty_object(shape));
-    let mut owners = managers::decode(managers::take(&mut live).as_ref()).unwrap_or_default();
+    let mut owners = managers::decode(managers::take(&mut live)).unwrap_or_default();
     if owners.is_empty() {
         // What was there before is owned by nobody else, so that it is not given away without a conflict.
         let found = compare_objects(shape, &empty_object(shape), &live);
@@ -317,7 +318,6 @@ fn apply_as(
     force: bool,
 ) -> Result<Value, ApplyError> {
     let mut fields = fields_of(Some(shape), config);
-    strip(&mut fields);
     if let Some(ignored) = ctx.ignored {
         fields.subtract_trees(ignored);
     }
@@ -327,9 +327,11 @@ fn apply_as(
 
     let merged = merge(Some(shape), Some(live), config);
     let mut object = match before {
+        // What nobody can own is still part of what is applied: without its name the metadata would go, too.
         Some(before) => prune(shape, merged, &before.fields, &applier, &others),
         None => merged,
     };
+    strip(&mut applier.fields);
 
     let Comparison {
         removed,

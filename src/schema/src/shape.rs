@@ -47,12 +47,14 @@ impl<'a> Shape<'a> {
         self.schema.list_map_keys.iter().map(AsRef::as_ref)
     }
 
-    /// Whether an object is one value: it is said to be, or nothing is known of what stands in it.
+    /// Whether an object is one value.
     pub(crate) fn is_atomic_map(self) -> bool {
         let map_type = self
             .property
             .map_or(self.schema.map_type, Property::map_type);
+        // Of what has any form there is no schema by which parts of it could be told apart.
         map_type == MapType::Atomic
+            || matches!(self.ty(), Type::RawObject | Type::Json | Type::PropsOr)
     }
 
     pub(crate) fn ty(self) -> Type {

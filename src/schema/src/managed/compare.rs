@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use super::fields::FieldSet;
+use super::fields::{FieldSet, member_step};
 use super::items::{is_atomic_list, is_atomic_map, step};
 use crate::shape::Shape;
 
@@ -31,9 +31,13 @@ impl Comparison {
         }
     }
 
-    fn attach(&mut self, step: &str, child: Comparison) {
-        self.removed.attach(step, child.removed);
-        self.modified.attach(step, child.modified);
+    fn attach(&mut self, step: String, child: Comparison) {
+        if !child.removed.is_empty() {
+            self.removed.attach(step.clone(), child.removed);
+        }
+        if !child.modified.is_empty() {
+            self.modified.attach(step.clone(), child.modified);
+        }
         self.added.attach(step, child.added);
     }
 }
@@ -55,12 +59,12 @@ const NOT_OWNED_IN_METADATA: [&str; 9] = [
 /// Takes from a set what nobody can own.
 pub(super) fn strip(set: &mut FieldSet) {
     for name in NOT_OWNED {
-        set.children.remove(&format!("f:{name}"));
+        set.children.remove(&member_step(name));
     }
     if let Some(metadata) = set.children.get_mut("f:metadata") {
         metadata.member = false;
         for name in NOT_OWNED_IN_METADATA {
-            metadata.children.remove(&format!("f:{name}"));
+            metadata.children.remove(&member_step(name));
         }
         if metadata.is_empty() {
             set.children.remove("f:metadata");
@@ -87,7 +91,7 @@ pub(super) fn compare_objects(shape: Shape<'_>, old: &Value, new: &Value) -> Com
         &mut metadata,
         |name| NOT_OWNED_IN_METADATA.contains(&name),
     );
-    found.attach("f:metadata", metadata);
+    found.attach(member_step("metadata"), metadata);
     found
 }
 
@@ -144,7 +148,7 @@ fn everything(shape: Option<Shape<'_>>, value: &Value, set: &mut FieldSet) {
     match value {
         Value::Object(map) if !is_atomic_map(shape) => {
             for (name, value) in map {
-                let child = set.children.entry(format!("f:{name}")).or_default();
+                let child = set.children.entry(member_step(name)).or_default();
                 everything(shape.and_then(|s| s.member(name)), value, child);
             }
         }
@@ -171,7 +175,7 @@ fn compare_members(
         let mut child = Comparison::default();
         compare(shape.and_then(|s| s.member(name)), old, new, &mut child);
         if !child.is_empty() {
-            found.attach(&format!("f:{name}"), child);
+            found.attach(member_step(name), child);
         }
     };
     let (mut olds, mut news) = (old.iter().peekable(), new.iter().peekable());
@@ -230,7 +234,7 @@ fn compare_items(shape: Option<Shape<'_>>, old: &[Value], new: &[Value], found: 
                 child.added.member = true;
             }
         }
-        found.attach(&step, child);
+        found.attach(step, child);
     }
 }
 
@@ -244,7 +248,7 @@ pub(super) fn fields_of(shape: Option<Shape<'_>>, value: &Value) -> FieldSet {
                 let declared = shape.and_then(|s| s.declared(name)).is_some();
                 let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
                 child.member |= empty || !declared;
-                set.attach(&format!("f:{name}"), child);
+                set.attach(member_step(name), child);
             }
         }
         Value::Array(items) if !is_atomic_list(shape) => {

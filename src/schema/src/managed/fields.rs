@@ -36,7 +36,7 @@ impl FieldSet {
         let mut set = Self::default();
         for path in paths {
             let at = path.iter().fold(&mut set, |at, name| {
-                at.children.entry(format!("f:{name}")).or_default()
+                at.children.entry(member_step(name)).or_default()
             });
             at.member = true;
         }
@@ -87,9 +87,9 @@ impl FieldSet {
     }
 
     /// Puts a set below this one, if it is not empty.
-    pub(super) fn attach(&mut self, step: &str, child: FieldSet) {
+    pub(super) fn attach(&mut self, step: String, child: FieldSet) {
         if !child.is_empty() {
-            self.children.insert(step.to_owned(), child);
+            self.children.insert(step, child);
         }
     }
 
@@ -139,7 +139,7 @@ impl FieldSet {
         };
         for (step, ours) in &self.children {
             if let Some(theirs) = other.children.get(step) {
-                common.attach(step, ours.intersection(theirs));
+                common.attach(step.clone(), ours.intersection(theirs));
             }
         }
         common
@@ -191,6 +191,11 @@ impl FieldSet {
             child.collect_paths(&at(step), paths);
         }
     }
+}
+
+/// The step to a member of an object. It is made for every member of every write, hence without formatting.
+pub(super) fn member_step(name: &str) -> String {
+    ["f:", name].concat()
 }
 
 /// A step as messages have it: `.name`, `[name="c"]`, `[="value"]`, `[0]`.

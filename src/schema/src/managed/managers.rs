@@ -71,29 +71,30 @@ impl Manager {
         )
     }
 
-    fn decode(entry: &Map<String, Value>) -> Option<Manager> {
-        let text = |name: &str| {
-            entry
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
+    fn decode(entry: Value) -> Option<Manager> {
+        let Value::Object(mut entry) = entry else {
+            return None;
         };
+        let mut text = |name: &str| match entry.remove(name) {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        };
+        let (time, name) = (text("time"), text("manager"));
+        let (api_version, subresource) = (text("apiVersion"), text("subresource"));
         let operation = match entry.get("operation")?.as_str()? {
             "Apply" => Operation::Apply,
             "Update" => Operation::Update,
             _ => return None,
         };
         let fields = entry
-            .get("fieldsV1")
-            .cloned()
+            .remove("fieldsV1")
             .unwrap_or_else(|| Value::Object(Map::new()));
         Some(Manager {
             operation,
-            time: text("time"),
-            name: text("manager"),
-            api_version: text("apiVersion"),
-            subresource: text("subresource"),
+            time,
+            name,
+            api_version,
+            subresource,
             fields: FieldSet::from_value(fields).ok()?,
         })
     }
@@ -116,15 +117,11 @@ impl Manager {
 }
 
 /// Reads the list of an object; none if there is something in it that is not understood.
-pub(super) fn decode(list: Option<&Value>) -> Option<Vec<Manager>> {
-    let entries = list
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let managers: Option<Vec<Manager>> = entries
-        .iter()
-        .map(|e| e.as_object().and_then(Manager::decode))
-        .collect();
+pub(super) fn decode(list: Option<Value>) -> Option<Vec<Manager>> {
+    let Some(Value::Array(entries)) = list else {
+        return Some(Vec::new());
+    };
+    let managers: Option<Vec<Manager>> = entries.into_iter().map(Manager::decode).collect();
     managers.map(|mut m| {
         m.retain(|m| !m.fields.is_empty());
         m

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::fields::FieldSet;
+use super::fields::{FieldSet, member_step};
 use super::items::{is_atomic_list, is_atomic_map, step};
 use crate::shape::Shape;
 
@@ -135,7 +135,7 @@ pub(super) fn remove(shape: Option<Shape<'_>>, value: &Value, fields: &FieldSet)
         Value::Object(map) if !map.is_empty() => {
             let mut kept = Map::new();
             for (name, value) in map {
-                match fields.children.get(&format!("f:{name}")) {
+                match fields.children.get(&member_step(name)) {
                     Some(child) if child.member => {}
                     Some(child) => {
                         kept.insert(

@@ -31,6 +31,8 @@ pub fn parse_patch(body: &[u8]) -> Result<Value, PatchError> {
 }
 
 /// Applies `patch` to an object whose schema is `schema`. After an error the object is not usable.
+///
+/// What the object is stays as it was: a patch cannot change `apiVersion` and `kind`, and is not refused for trying.
 pub fn apply(schema: &Schema, target: &mut Value, patch: Value) -> Result<(), PatchError> {
     let Value::Object(patch) = patch else {
         return Err(PatchError::Malformed("Invalid JSON document".into()));
@@ -45,7 +47,14 @@ pub fn apply(schema: &Schema, target: &mut Value, patch: Value) -> Result<(), Pa
             .as_object_mut()
             .ok_or_else(|| strategic("Invalid JSON document"))?,
     );
-    *target = Value::Object(merge_map(Some(Shape::root(schema)), original, patch)?);
+    let identity = ["apiVersion", "kind"].map(|name| (name, original.get(name).cloned()));
+    let mut merged = merge_map(Some(Shape::root(schema)), original, patch)?;
+    for (name, value) in identity {
+        if let Some(value) = value {
+            merged.insert(name.into(), value);
+        }
+    }
+    *target = Value::Object(merged);
     Ok(())
 }
 

@@ -193,6 +193,15 @@ fn errors_have_the_words_that_clients_know() {
 }
 
 #[test]
+fn the_kind_stays() {
+    let object = json!({"apiVersion": "v1", "kind": "Workload", "data": {"a": "1"}});
+    assert_eq!(
+        patched(&object, &json!({"kind": "X", "apiVersion": null})),
+        Ok(object)
+    );
+}
+
+#[test]
 fn values_without_a_counterpart_lose_their_directives() {
     let patch = json!({"spec": {"containers": [{"name": "a", "env": [{"name": "X", "$patch": "delete"}, {"name": "Y", "value": "1"}]}],
         "strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
