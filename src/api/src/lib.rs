@@ -15,6 +15,7 @@ pub mod names;
 pub mod object;
 pub mod quantity;
 pub mod status;
+pub mod taints;
 
 pub use catalogue::{GroupVersion, Resource};
 pub use meta::{ObjectMeta, OwnerReference};

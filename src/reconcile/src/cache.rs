@@ -72,6 +72,25 @@ struct Inner<V> {
     handlers: Mutex<Vec<Arc<Handler<V>>>>,
     indexes: RwLock<HashMap<&'static str, (IndexFn<V>, IndexKeys)>>,
     synced: watch::Sender<bool>,
+    progress: Mutex<Progress>,
+    /// Held while a change is made and told, so that handlers see the changes of an object in their order.
+    delivery: Mutex<()>,
+}
+
+/// How far the watch has come, and what of our own writes is ahead of it.
+#[derive(Default)]
+struct Progress {
+    /// Every change up to this revision is in the cache.
+    seen: u64,
+    /// Objects that [`Cache::written`] took in at a revision that the watch has not come to.
+    ahead: HashMap<(String, String), u64>,
+}
+
+impl Progress {
+    fn come_to(&mut self, revision: u64) {
+        self.seen = self.seen.max(revision);
+        self.ahead.retain(|_, own| *own > revision);
+    }
 }
 
 /// A cache of views. Clones are the same cache.
@@ -90,6 +109,8 @@ impl<V: View> Default for Cache<V> {
             handlers: Mutex::default(),
             indexes: RwLock::default(),
             synced: watch::Sender::new(false),
+            progress: Mutex::default(),
+            delivery: Mutex::default(),
         }))
     }
 }
@@ -221,8 +242,77 @@ impl<V: View> Cache<V> {
         self.len() == 0
     }
 
+    /// Takes in the answer to a write of our own, so that who wrote reads it at once and not only when the watch has
+    /// brought it. An answer that the watch has overtaken, or that is not an object (a `Status`), changes nothing.
+    pub fn written(&self, answer: &serde_json::Value) {
+        let Ok(view) = V::deserialize(answer) else {
+            return;
+        };
+        let revision = revision_of(view.metadata());
+        let key = (
+            view.metadata().namespace.clone(),
+            view.metadata().name.clone(),
+        );
+        let _delivery = self.0.delivery.lock();
+        {
+            let mut progress = self.0.progress.lock();
+            if revision <= progress.seen {
+                return;
+            }
+            let have = self
+                .0
+                .objects
+                .read()
+                .get(&key)
+                .map_or(0, |o| revision_of(o.metadata()));
+            if revision <= have {
+                return;
+            }
+            progress.ahead.insert(key, revision);
+        }
+        self.insert_delivered(view);
+    }
+
+    /// Whether the object was written by us at a later revision than this one of the watch. An entry that the watch has
+    /// come to is forgotten.
+    fn is_behind(&self, key: &(String, String), revision: u64) -> bool {
+        let mut progress = self.0.progress.lock();
+        progress.seen = progress.seen.max(revision);
+        match progress.ahead.get(key) {
+            Some(own) if *own > revision => true,
+            Some(_) => {
+                progress.ahead.remove(key);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn watched(&self, view: V) {
+        let _delivery = self.0.delivery.lock();
+        let (m, revision) = (view.metadata(), revision_of(view.metadata()));
+        let key = (m.namespace.clone(), m.name.clone());
+        let have = self.get(&m.namespace, &m.name);
+        let known = have.is_some_and(|o| revision > 0 && revision_of(o.metadata()) == revision);
+        if !self.is_behind(&key, revision) && !known {
+            self.insert_delivered(view);
+        }
+    }
+
+    fn watched_deletion(&self, m: &ObjectMeta) {
+        let _delivery = self.0.delivery.lock();
+        if !self.is_behind(&(m.namespace.clone(), m.name.clone()), revision_of(m)) {
+            self.remove_delivered(&m.namespace, &m.name);
+        }
+    }
+
     /// Puts an object into the cache, as a watch event would.
     pub fn insert(&self, view: V) {
+        let _delivery = self.0.delivery.lock();
+        self.insert_delivered(view);
+    }
+
+    fn insert_delivered(&self, view: V) {
         let key = (
             view.metadata().namespace.clone(),
             view.metadata().name.clone(),
@@ -242,6 +332,11 @@ impl<V: View> Cache<V> {
 
     /// Takes an object out of the cache, as a watch event would.
     pub fn remove(&self, namespace: &str, name: &str) {
+        let _delivery = self.0.delivery.lock();
+        self.remove_delivered(namespace, name);
+    }
+
+    fn remove_delivered(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         let old = {
             let mut objects = self.0.objects.write();
@@ -344,20 +439,23 @@ impl<V: View> Cache<V> {
             .filter(|k| !names.contains(*k))
             .cloned()
             .collect();
-        for (ns, name) in gone {
-            self.remove(&ns, &name);
+        for (namespace, name) in gone {
+            let resource_version = revision.clone();
+            let m = ObjectMeta {
+                namespace,
+                name,
+                resource_version,
+                ..ObjectMeta::default()
+            };
+            self.watched_deletion(&m);
         }
         for v in seen {
-            let m = v.metadata();
-            // An object that has not changed since is no event.
-            let same = self.get(&m.namespace, &m.name).is_some_and(|o| {
-                !m.resource_version.is_empty()
-                    && o.metadata().resource_version == m.resource_version
-            });
-            if !same {
-                self.insert(v);
-            }
+            self.watched(v);
         }
+        self.0
+            .progress
+            .lock()
+            .come_to(revision.parse().unwrap_or(0));
         self.0.synced.send_replace(true);
         Ok(revision)
     }
@@ -381,19 +479,27 @@ impl<V: View> Cache<V> {
                 WatchEvent::Added(b) | WatchEvent::Modified(b) => {
                     let v = parse::<V>(&b)?;
                     revision.clone_from(&v.metadata().resource_version);
-                    self.insert(v);
+                    self.watched(v);
                 }
                 WatchEvent::Deleted(b) => {
                     let v = parse::<V>(&b)?;
                     revision.clone_from(&v.metadata().resource_version);
-                    self.remove(&v.metadata().namespace, &v.metadata().name);
+                    self.watched_deletion(v.metadata());
                 }
-                WatchEvent::Bookmark(r) => *revision = r,
+                WatchEvent::Bookmark(r) => {
+                    self.0.progress.lock().come_to(r.parse().unwrap_or(0));
+                    *revision = r;
+                }
                 WatchEvent::Error(e) => return Err(CallError::Refused(e)),
             }
         }
         Ok(())
     }
+}
+
+/// Revisions are ordered numbers; 0 for an object without one.
+fn revision_of(m: &ObjectMeta) -> u64 {
+    m.resource_version.parse().unwrap_or(0)
 }
 
 fn parse<V: View>(bytes: &Bytes) -> Result<V, CallError> {
@@ -406,7 +512,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Clone, Debug, Deserialize)]
     struct Thing {
         metadata: ObjectMeta,
     }
@@ -459,5 +565,71 @@ mod tests {
             ("deleted", "b/y"),
         ];
         assert_eq!(*seen.lock(), want.map(|(k, n)| (k, n.to_owned())));
+    }
+
+    fn at(mut t: Thing, revision: u64) -> Thing {
+        t.metadata.resource_version = revision.to_string();
+        t
+    }
+
+    #[test]
+    fn own_writes_are_read_at_once_and_the_watch_does_not_undo_them() {
+        let cache = Cache::<Thing>::default();
+        let own = |app: &str, revision: u64| {
+            let metadata = at(thing("a", "x", app), revision).metadata;
+            cache.written(&serde_json::json!({ "metadata": metadata }));
+        };
+        let app = || {
+            cache
+                .get("a", "x")
+                .map(|t| t.metadata.labels["app"].clone())
+        };
+        cache.watched(at(thing("a", "x", "1"), 5));
+        own("3", 7);
+        assert_eq!(app().as_deref(), Some("3"));
+        cache.watched(at(thing("a", "x", "2"), 6));
+        assert_eq!(app().as_deref(), Some("3"), "the watch is behind");
+        cache.watched(at(thing("a", "x", "3"), 7));
+        cache.watched_deletion(&at(thing("a", "x", "3"), 8).metadata);
+        own("3", 7);
+        assert_eq!(app(), None, "the answer came after the watch");
+        own("9", 9);
+        cache.watched_deletion(&at(thing("a", "x", "3"), 8).metadata);
+        assert_eq!(app().as_deref(), Some("9"), "an old deletion is not ours");
+    }
+
+    #[tokio::test]
+    async fn a_cache_follows_the_api_and_survives_compaction() {
+        let (fake, tasks) = (crate::fake::FakeApi::default(), Tasks::default());
+        let r = kontiki_api::catalogue::known::configmaps();
+        let put = |name: &str| {
+            fake.put(
+                r,
+                serde_json::json!({"metadata": {"namespace": "a", "name": name}}),
+            )
+        };
+        put("x");
+        let cache = Cache::<Thing>::start(&tasks, &fake.api(), r, Selection::default());
+        cache.synced().await;
+        assert_eq!(cache.len(), 1);
+        put("y");
+        fake.remove(r, "a", "x");
+        fake.compact();
+        put("z");
+        let names = || {
+            cache
+                .list()
+                .iter()
+                .map(|t| t.metadata.name.clone())
+                .collect::<Vec<_>>()
+        };
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while names() != ["y", "z"] {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("the cache catches up");
+        tasks.stop().await;
     }
 }

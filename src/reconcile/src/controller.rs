@@ -30,6 +30,10 @@ pub trait Reconcile<K>: Send + Sync + 'static {
 }
 
 /// Runs a loop with a number of workers until the group ends. A failed key comes again after its backoff.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "callers make the loop in the call"
+)]
 pub fn run<K>(tasks: &Tasks, queue: &Queue<K>, workers: usize, what: Arc<dyn Reconcile<K>>)
 where
     K: Clone + Eq + Hash + Send + Sync + std::fmt::Debug + 'static,

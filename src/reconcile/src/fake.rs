@@ -236,7 +236,7 @@ impl State {
             .ok_or_else(|| ApiError::not_found(r, &q.name))?;
         let changed = match q.verb {
             Verb::Get => return Ok(old),
-            Verb::Delete => return self.delete(r, key, old, &body, clock),
+            Verb::Delete => return self.delete(r, &key, old, &body, clock),
             Verb::Create => object::bind(r, q.subresource, &old, &body)?,
             Verb::Update => {
                 object::check_preconditions(r, &old, &body)?;
@@ -321,7 +321,7 @@ impl State {
     fn delete(
         &mut self,
         r: &'static Resource,
-        key: Key,
+        key: &Key,
         old: Value,
         options: &Value,
         clock: &dyn Clock,
@@ -336,7 +336,7 @@ impl State {
         if gone || marked != old {
             self.store(r, key.clone(), Some(old), (!gone).then(|| marked.clone()));
         }
-        Ok(self.objects.get(&key).cloned().unwrap_or(marked))
+        Ok(self.objects.get(key).cloned().unwrap_or(marked))
     }
 
     /// The events after this revision for a watch, and the revision up to which they go.

@@ -9,14 +9,16 @@
 pub mod cache;
 pub mod client;
 pub mod controller;
+pub mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod queue;
 pub mod source;
 
 pub use cache::{Cache, Event, Selection, View};
-pub use client::Client;
+pub use client::{Client, DeleteOptions, Preconditions};
 pub use controller::{Outcome, Reconcile, run};
+pub use events::{ObjectRef, Recorder};
 pub use queue::Queue;
 pub use source::{
     Api, CallError, ListPage, ListParams, PatchKind, Request, Verb, WatchEvent, WatchParams,

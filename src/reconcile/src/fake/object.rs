@@ -32,7 +32,7 @@ pub(super) fn patch(kind: PatchKind, old: &Value, body: &[u8]) -> Result<Value, 
     let mut new = old.clone();
     match kind {
         PatchKind::Merge => {
-            json_patch::merge(&mut new, &serde_json::from_slice(body).map_err(bad)?)
+            json_patch::merge(&mut new, &serde_json::from_slice(body).map_err(bad)?);
         }
         PatchKind::Json => {
             let p: json_patch::Patch = serde_json::from_slice(body).map_err(bad)?;
