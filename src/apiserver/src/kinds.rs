@@ -5,14 +5,19 @@
 mod checks;
 mod columns;
 mod configmap;
+mod deployment;
 mod endpoints;
 mod endpointslice;
 mod lease;
 mod namespace;
+mod pod;
+mod pod_spec;
+mod replicaset;
 mod secret;
 mod serviceaccount;
 #[cfg(test)]
 mod testing;
+mod workload;
 
 use crate::strategy::Strategy;
 
@@ -27,8 +32,11 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("", "configmaps") => &configmap::ConfigMap,
         ("", "endpoints") => &endpoints::Endpoints,
         ("", "namespaces") => &namespace::Namespace,
+        ("", "pods") => &pod::Pod,
         ("", "secrets") => &secret::Secret,
         ("", "serviceaccounts") => &serviceaccount::ServiceAccount,
+        ("apps", "deployments") => &deployment::Deployment,
+        ("apps", "replicasets") => &replicaset::ReplicaSet,
         ("coordination.k8s.io", "leases") => &lease::Lease,
         ("discovery.k8s.io", "endpointslices") => &endpointslice::EndpointSlice,
         _ => &Plain,

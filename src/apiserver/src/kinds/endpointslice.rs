@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use kontiki_api::field::{Error, Path};
 use kontiki_api::names;
-use kontiki_api::object::{int, list, map_mut, text};
+use kontiki_api::object::{int, list, text};
 use serde_json::Value;
 
 use super::checks::{
     Errors, PORT_RANGE, complain, default_text, default_value, endpoint_ip, immutable, is_port,
-    items_mut, member, same,
+    items_mut, member,
 };
 use super::columns::{AGE, NAME, named_row, string};
 use super::endpoints::{PROTOCOLS, slice_port_name};
@@ -57,10 +57,6 @@ impl Strategy for EndpointSlice {
         }
     }
 
-    fn prepare_for_create(&self, _cx: &Context<'_>, object: &mut Value) {
-        map_mut(object, &["metadata"]).insert("generation".into(), 1.into());
-    }
-
     fn validate(&self, _cx: &Context<'_>, object: &Value) -> Errors {
         let mut errors = Errors::new();
         let kind = text(object, &["addressType"]);
@@ -88,19 +84,6 @@ impl Strategy for EndpointSlice {
         }
         ports(&mut errors, list(object, &["ports"]));
         errors
-    }
-
-    fn prepare_for_update(&self, _cx: &Context<'_>, new: &mut Value, old: &Value) {
-        // The slice has no spec: a change of what it says, labels included, is a new generation.
-        let changed = ["endpoints", "ports", "addressType"]
-            .iter()
-            .any(|k| !same(new.get(k), old.get(k)))
-            || !same(labels(new), labels(old));
-        let generation =
-            int(old, &["metadata", "generation"]).unwrap_or_default() + i64::from(changed);
-        if generation > 0 {
-            map_mut(new, &["metadata"]).insert("generation".into(), generation.into());
-        }
     }
 
     fn validate_update(&self, cx: &Context<'_>, new: &Value, old: &Value) -> Errors {
@@ -139,10 +122,6 @@ impl Strategy for EndpointSlice {
             ],
         )
     }
-}
-
-fn labels(object: &Value) -> Option<&Value> {
-    object.pointer("/metadata/labels")
 }
 
 /// The first few, and how many more there are; `<unset>` for none.
@@ -274,21 +253,6 @@ mod tests {
         assert_eq!(
             fields(&EndpointSlice.validate(&cx(), &o)),
             ["ports[1].name", "ports[1].port"]
-        );
-    }
-
-    #[test]
-    fn a_change_is_a_new_generation() {
-        let old = json!({"metadata": {"generation": 3}, "endpoints": []});
-        let (mut same, mut other) = (old.clone(), json!({"endpoints": [{}]}));
-        EndpointSlice.prepare_for_update(&cx(), &mut same, &old);
-        EndpointSlice.prepare_for_update(&cx(), &mut other, &old);
-        assert_eq!(
-            (
-                int(&same, &["metadata", "generation"]),
-                int(&other, &["metadata", "generation"])
-            ),
-            (Some(3), Some(4))
         );
     }
 }

@@ -1,0 +1,121 @@
+//! What the kinds that make pods from a template have in common.
+
+use kontiki_api::field::{Error, Path};
+use kontiki_api::labels::LabelSelector;
+use kontiki_api::object::int;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::checks::{Errors, label_selector, member, non_negative, selector_is_empty};
+use super::pod_spec::{Rules, validate_template};
+
+/// The selector and the template of a workload whose pods restart always.
+pub(super) fn selector_and_template(errors: &mut Errors, at: &Path, spec: &Value) {
+    let Some(parsed) = selector(errors, at, spec) else {
+        return;
+    };
+    template(errors, at, spec, &parsed);
+}
+
+/// The selector alone; `None` if it cannot be used.
+pub(super) fn selector(
+    errors: &mut Errors,
+    at: &Path,
+    spec: &Value,
+) -> Option<kontiki_api::labels::Selector> {
+    let path = at.child("selector");
+    let Some(s) = member(spec, "selector") else {
+        errors.push(Error::required(&path, ""));
+        return Some(kontiki_api::labels::Selector::nothing());
+    };
+    label_selector(errors, &path, s);
+    if selector_is_empty(s) {
+        errors.push(Error::invalid(
+            &path,
+            s.clone(),
+            "empty selector is invalid for deployment",
+        ));
+    }
+    let parsed = LabelSelector::deserialize(s)
+        .map_err(|e| e.to_string())
+        .and_then(|s| s.to_selector());
+    if parsed.is_err() {
+        errors.push(Error::invalid(&path, s.clone(), "invalid label selector"));
+    }
+    parsed.ok()
+}
+
+/// A template whose labels the selector takes, and whose pods restart always.
+pub(super) fn template(
+    errors: &mut Errors,
+    at: &Path,
+    spec: &Value,
+    selector: &kontiki_api::labels::Selector,
+) {
+    let at = at.child("template");
+    let Some(t) = member(spec, "template") else {
+        return errors.push(Error::required(&at, ""));
+    };
+    labels_match(errors, &at, t, selector);
+    validate_template(
+        errors,
+        &at,
+        t,
+        Rules {
+            restart_policies: &["Always"],
+        },
+    );
+    if int(t, &["spec", "activeDeadlineSeconds"]).is_some() {
+        let why = "activeDeadlineSeconds in ReplicaSet is not Supported";
+        errors.push(Error::forbidden(
+            &at.child("spec").child("activeDeadlineSeconds"),
+            why,
+        ));
+    }
+}
+
+/// The labels of a template are those that the selector takes.
+pub(super) fn labels_match(
+    errors: &mut Errors,
+    at: &Path,
+    template: &Value,
+    selector: &kontiki_api::labels::Selector,
+) {
+    let labels = template.pointer("/metadata/labels").unwrap_or(&Value::Null);
+    if !selector.is_everything() && !selector.matches(labels) {
+        let why = "`selector` does not match template `labels`";
+        errors.push(Error::invalid(
+            &at.child("metadata").child("labels"),
+            labels.clone(),
+            why,
+        ));
+    }
+}
+
+/// The numbers of a status may not be negative, and some not greater than others.
+pub(super) fn status_numbers(
+    errors: &mut Errors,
+    status: &Value,
+    keys: &[&str],
+    bounds: &[(&str, &str)],
+) {
+    let at = Path::new("status");
+    for key in keys {
+        non_negative(errors, &at, status, key);
+    }
+    for (key, bound) in bounds {
+        let of = |k: &str| int(status, &[k]).unwrap_or_default();
+        if of(key) > of(bound) {
+            let shown = if *bound == "replicas" {
+                "status.replicas"
+            } else {
+                bound
+            };
+            errors.push(Error::invalid(
+                &at.child(key),
+                of(key),
+                format!("cannot be greater than {shown}"),
+            ));
+        }
+    }
+}
