@@ -116,7 +116,7 @@ fn compare(
     match (old, new) {
         // An empty map or list is a leaf, which keeps it apart from null.
         (Value::Object(o), Value::Object(n))
-            if !is_atomic_map(shape) && !(o.is_empty() && n.is_empty()) =>
+            if !is_atomic_map(shape) && (!o.is_empty() || !n.is_empty()) =>
         {
             compare_members(shape, o, n, found, |_| false);
         }
@@ -128,7 +128,7 @@ fn compare(
             });
         }
         (Value::Array(o), Value::Array(n))
-            if !is_atomic_list(shape) && !(o.is_empty() && n.is_empty()) =>
+            if !is_atomic_list(shape) && (!o.is_empty() || !n.is_empty()) =>
         {
             compare_items(shape, o, n, found);
         }

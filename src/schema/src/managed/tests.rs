@@ -16,7 +16,7 @@ fn ctx<'a>(manager: &'a str, now: &'a str) -> WriteContext<'a> {
     }
 }
 
-fn deployment(containers: Value) -> Value {
+fn deployment(containers: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Workload", "metadata": {"name": "d"}, "spec": {"containers": containers}})
 }
 
@@ -123,7 +123,7 @@ fn managed_fields_can_be_reset_and_are_then_not_kept() {
 
 #[test]
 fn a_subresource_has_owners_of_its_own_and_ignores_the_rest() {
-    let live = stored(written(None, &deployment(json!([])), &ctx("one", T1)));
+    let live = stored(written(None, &deployment(&json!([])), &ctx("one", T1)));
     let mut new = live.clone();
     new["status"] = json!({"replicas": 1});
     new["spec"]["replicas"] = 5.into();
@@ -171,7 +171,7 @@ fn the_oldest_updates_become_one() {
 
 #[test]
 fn times_are_kept_if_nothing_else_changes() {
-    let live = stored(written(None, &deployment(json!([])), &ctx("one", T1)));
+    let live = stored(written(None, &deployment(&json!([])), &ctx("one", T1)));
     let mut new = live.clone();
     new["metadata"]["managedFields"][0]["time"] = T2.into();
     keep_times_if_unchanged(&live, &mut new);
@@ -183,7 +183,7 @@ fn times_are_kept_if_nothing_else_changes() {
     assert_eq!(new, changed);
 }
 
-fn config(labels: Value, spec: Value) -> Value {
+fn config(labels: &Value, spec: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Workload", "metadata": {"name": "d", "labels": labels}, "spec": spec})
 }
 
@@ -199,8 +199,8 @@ fn applied(
 #[test]
 fn an_applier_owns_its_configuration_and_no_more() {
     let first = config(
-        json!({"a": "1"}),
-        json!({"containers": [{"name": "c", "image": "i"}], "strategy": {"type": "x"}}),
+        &json!({"a": "1"}),
+        &json!({"containers": [{"name": "c", "image": "i"}], "strategy": {"type": "x"}}),
     );
     let got = applied(None, &first, "m1", false).unwrap();
     let fields = json!({
@@ -219,19 +219,19 @@ fn an_applier_owns_its_configuration_and_no_more() {
 fn conflicts_name_the_manager_and_the_field() {
     let live = applied(
         None,
-        &config(json!({"diff": "a"}), json!({"replicas": 1})),
+        &config(&json!({"diff": "a"}), &json!({"replicas": 1})),
         "m1",
         false,
     )
     .unwrap();
-    let other = config(json!({"diff": "b"}), json!({"replicas": 1}));
+    let other = config(&json!({"diff": "b"}), &json!({"replicas": 1}));
     let error = applied(Some(&live), &other, "m2", false).unwrap_err();
     assert_eq!(
         error.to_string(),
         "Apply failed with 1 conflict: conflict with \"m1\": .metadata.labels.diff"
     );
     assert_eq!(error.code(), 409);
-    let both = config(json!({"diff": "b"}), json!({"replicas": 2}));
+    let both = config(&json!({"diff": "b"}), &json!({"replicas": 2}));
     let error = applied(Some(&live), &both, "m2", false).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -251,11 +251,11 @@ fn conflicts_name_the_manager_and_the_field() {
 
 #[test]
 fn an_updater_is_named_with_its_version() {
-    let object = config(json!({}), json!({"replicas": 1}));
+    let object = config(&json!({}), &json!({"replicas": 1}));
     let live = stored(written(None, &object, &ctx("hand", T1)));
     let error = applied(
         Some(&live),
-        &config(json!({}), json!({"replicas": 2})),
+        &config(&json!({}), &json!({"replicas": 2})),
         "m1",
         false,
     )
@@ -268,7 +268,7 @@ fn an_updater_is_named_with_its_version() {
     managers::set(&mut unowned, None);
     let error = applied(
         Some(&unowned),
-        &config(json!({}), json!({"replicas": 2})),
+        &config(&json!({}), &json!({"replicas": 2})),
         "m1",
         false,
     )
@@ -285,12 +285,12 @@ fn an_updater_is_named_with_its_version() {
 #[test]
 fn what_is_no_longer_applied_goes_unless_somebody_else_owns_it() {
     let first = config(
-        json!({"a": "1", "b": "2"}),
-        json!({"containers": [{"name": "c", "image": "i"}, {"name": "d"}]}),
+        &json!({"a": "1", "b": "2"}),
+        &json!({"containers": [{"name": "c", "image": "i"}, {"name": "d"}]}),
     );
     let mut live = applied(None, &first, "m1", false).unwrap();
     live["spec"]["containers"][0]["args"] = json!(["set by a default"]);
-    let shared = config(json!({"a": "1"}), json!({"containers": [{"name": "d"}]}));
+    let shared = config(&json!({"a": "1"}), &json!({"containers": [{"name": "d"}]}));
     let live = applied(Some(&live), &shared, "m2", false).unwrap();
     let none = json!({"apiVersion": "v1", "kind": "Workload", "metadata": {"name": "d"}});
     let got = applied(Some(&live), &none, "m1", false).unwrap();
@@ -306,16 +306,16 @@ fn what_is_no_longer_applied_goes_unless_somebody_else_owns_it() {
 #[test]
 fn an_item_keeps_what_others_put_into_it() {
     let first = config(
-        json!({}),
-        json!({"containers": [{"name": "c", "image": "i", "env": [{"name": "E", "value": "1"}]}]}),
+        &json!({}),
+        &json!({"containers": [{"name": "c", "image": "i", "env": [{"name": "E", "value": "1"}]}]}),
     );
     let live = applied(None, &first, "m1", false).unwrap();
     let mut edited = live.clone();
     edited["spec"]["containers"][0]["args"] = json!(["x"]);
     let live = written(Some(&live), &edited, &ctx("hand", T2));
     let without_env = config(
-        json!({}),
-        json!({"containers": [{"name": "c", "image": "i"}]}),
+        &json!({}),
+        &json!({"containers": [{"name": "c", "image": "i"}]}),
     );
     let got = applied(Some(&live), &without_env, "m1", false).unwrap();
     assert_eq!(
@@ -327,7 +327,7 @@ fn an_item_keeps_what_others_put_into_it() {
 #[test]
 fn configurations_that_cannot_be_applied() {
     let text = |config: Value| applied(None, &config, "m1", false).unwrap_err().to_string();
-    let of = |spec: Value| config(json!({}), spec);
+    let of = |spec: Value| config(&json!({}), &spec);
     assert_eq!(
         text(of(json!({"nope": 1}))),
         "failed to create typed patch object (/d; v1, Kind=Workload): .spec.nope: field not declared in schema"
@@ -356,7 +356,7 @@ fn configurations_that_cannot_be_applied() {
 #[test]
 fn kubectl_takes_over_what_it_had_applied_without_server_side() {
     let spec = |replicas: i64| json!({ "replicas": replicas });
-    let mut object = config(json!({"a": "1"}), spec(1));
+    let mut object = config(&json!({"a": "1"}), &spec(1));
     let last = object.to_string();
     object["metadata"]["annotations"] = json!({ LAST_APPLIED: last });
     let live = stored(written(
@@ -364,11 +364,11 @@ fn kubectl_takes_over_what_it_had_applied_without_server_side() {
         &object,
         &ctx("kubectl-client-side-apply", T1),
     ));
-    let mut next = config(json!({"a": "1"}), spec(2));
+    let mut next = config(&json!({"a": "1"}), &spec(2));
     assert!(applied(Some(&live), &next, "other", false).is_err());
     let got = applied(Some(&live), &next, "kubectl", false).unwrap();
     assert_eq!(got["spec"]["replicas"], 2);
-    next = config(json!({"a": "1"}), spec(2));
+    next = config(&json!({"a": "1"}), &spec(2));
     assert_eq!(
         got["metadata"]["annotations"][LAST_APPLIED],
         format!("{next}\n")
@@ -377,11 +377,11 @@ fn kubectl_takes_over_what_it_had_applied_without_server_side() {
 
 #[test]
 fn duplicates_in_a_live_list_are_owned_as_a_whole() {
-    let twice = deployment(json!([{"name": "c", "image": "a"}, {"name": "c", "image": "b"}]));
+    let twice = deployment(&json!([{"name": "c", "image": "a"}, {"name": "c", "image": "b"}]));
     let live = stored(written(None, &twice, &ctx("one", T1)));
     let fields = json!({"f:spec": {"f:containers": {".": {}, "k:{\"name\":\"c\"}": {}}}});
     assert_eq!(owners(&live), [owner("one", T1, fields)]);
-    let once = stored(deployment(json!([{"name": "c", "image": "a"}])));
+    let once = stored(deployment(&json!([{"name": "c", "image": "a"}])));
     let got = written(Some(&live), &once, &ctx("two", T2));
     let fields = json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:image": {}, "f:name": {}}}}});
     assert_eq!(owners(&got)[1], owner("two", T2, fields));

@@ -133,10 +133,10 @@ fn merge_map(
         let shape = shape.and_then(|s| s.member(name));
         match (std::mem::take(current), value) {
             (Value::Object(_), new @ Value::Object(_)) if shape.is_some_and(Shape::replaces) => {
-                *current = new
+                *current = new;
             }
             (Value::Object(old), Value::Object(new)) => {
-                *current = Value::Object(merge_map(shape, old, new)?)
+                *current = Value::Object(merge_map(shape, old, new)?);
             }
             (Value::Array(old), Value::Array(new)) => {
                 *current = Value::Array(lists::merge(

@@ -29,8 +29,13 @@ pub(super) fn merge(
         return Ok(original);
     }
     let key = key_of(shape, &original, &patch)?;
-    let (merged, live, order) = combine(shape, original, patch, key.as_deref())?;
-    arrange(merged, &order, &live, key.as_deref())
+    let combined = combine(shape, original, patch, key.as_deref())?;
+    arrange(
+        combined.merged,
+        &combined.order,
+        &combined.live,
+        key.as_deref(),
+    )
 }
 
 /// A list whose strategy is to be replaced takes the patch as it is written.
@@ -86,13 +91,22 @@ fn key_of(
         .ok_or_else(|| strategic("cannot merge lists without merge key"))
 }
 
-/// The merged list in no special order, the live items that took part, and the items of the patch that give the order.
+/// A merged list on its way into order.
+struct Combined {
+    /// All items, in no special order.
+    merged: Vec<Value>,
+    /// The live items that took part.
+    live: Vec<Value>,
+    /// The items of the patch, which give the order.
+    order: Vec<Value>,
+}
+
 fn combine(
     shape: Option<Shape<'_>>,
     mut original: Vec<Value>,
     patch: Vec<Value>,
     key: Option<&str>,
-) -> Result<(Vec<Value>, Vec<Value>, Vec<Value>), PatchError> {
+) -> Result<Combined, PatchError> {
     let Some(key) = key else {
         let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
         for item in original.iter().chain(&patch) {
@@ -100,7 +114,11 @@ fn combine(
                 merged.push(item.clone());
             }
         }
-        return Ok((merged, original, patch));
+        return Ok(Combined {
+            merged,
+            live: original,
+            order: patch,
+        });
     };
     let mut items = Vec::with_capacity(patch.len());
     let mut replace = false;
@@ -124,7 +142,11 @@ fn combine(
         }
     }
     if replace {
-        return Ok((items.clone(), items, Vec::new()));
+        return Ok(Combined {
+            merged: items.clone(),
+            live: items,
+            order: Vec::new(),
+        });
     }
     let live = original.clone();
     let order = items.clone();
@@ -136,7 +158,7 @@ fn combine(
         let value = map.get(key).ok_or_else(|| no_merge_key(&map, key))?;
         match original.iter_mut().find(|o| o.get(key) == Some(value)) {
             Some(Value::Object(found)) => {
-                *found = merge_map(item_shape, std::mem::take(found), map)?
+                *found = merge_map(item_shape, std::mem::take(found), map)?;
             }
             _ => {
                 let mut added = Value::Object(map);
@@ -145,7 +167,11 @@ fn combine(
             }
         }
     }
-    Ok((original, live, order))
+    Ok(Combined {
+        merged: original,
+        live,
+        order,
+    })
 }
 
 /// The place of an item in a list, by key or by value.

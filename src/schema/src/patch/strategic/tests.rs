@@ -41,14 +41,14 @@ fn names(list: &Value) -> Vec<&str> {
         .collect()
 }
 
-fn spec(patch: Value) -> Result<Value, PatchError> {
+fn spec(patch: &Value) -> Result<Value, PatchError> {
     patched(&live(), &json!({ "spec": patch })).map(|mut o| o["spec"].take())
 }
 
 #[test]
 fn items_are_merged_by_their_key() {
     let got = spec(
-        json!({"containers": [{"name": "a", "image": "j", "env": [{"name": "A", "value": "9"}, {"name": "N", "value": "n"}]}]}),
+        &json!({"containers": [{"name": "a", "image": "j", "env": [{"name": "A", "value": "9"}, {"name": "N", "value": "n"}]}]}),
     );
     let containers = got.unwrap()["containers"].take();
     assert_eq!(names(&containers), ["a", "b"]);
@@ -63,20 +63,20 @@ fn items_are_merged_by_their_key() {
 
 #[test]
 fn new_items_stand_where_the_patch_has_them() {
-    let got = spec(json!({"containers": [{"name": "c", "image": "i", "env": null}]})).unwrap();
+    let got = spec(&json!({"containers": [{"name": "c", "image": "i", "env": null}]})).unwrap();
     assert_eq!(names(&got["containers"]), ["c", "a", "b"]);
     assert_eq!(got["containers"][0], json!({"name": "c", "image": "i"}));
 }
 
 #[test]
 fn items_are_deleted_and_lists_replaced() {
-    let got = spec(json!({"containers": [{"name": "b", "$patch": "delete"}]})).unwrap();
+    let got = spec(&json!({"containers": [{"name": "b", "$patch": "delete"}]})).unwrap();
     assert_eq!(names(&got["containers"]), ["a"]);
     let got =
-        spec(json!({"containers": [{"$patch": "replace"}, {"name": "z", "image": "i"}]})).unwrap();
+        spec(&json!({"containers": [{"$patch": "replace"}, {"name": "z", "image": "i"}]})).unwrap();
     assert_eq!(got["containers"], json!([{"name": "z", "image": "i"}]));
     let got =
-        spec(json!({"containers": [{"name": "a", "args": ["q"]}], "tolerations": [{"key": "z"}]}))
+        spec(&json!({"containers": [{"name": "a", "args": ["q"]}], "tolerations": [{"key": "z"}]}))
             .unwrap();
     assert_eq!(got["containers"][0]["args"], json!(["q"]));
     assert_eq!(got["tolerations"], json!([{"key": "z"}]));
@@ -85,17 +85,17 @@ fn items_are_deleted_and_lists_replaced() {
 #[test]
 fn maps_are_merged_replaced_and_deleted() {
     assert_eq!(
-        spec(json!({"nodeSelector": {"a": null, "c": "3"}})).unwrap()["nodeSelector"],
+        spec(&json!({"nodeSelector": {"a": null, "c": "3"}})).unwrap()["nodeSelector"],
         json!({"b": "2", "c": "3"})
     );
-    let got = spec(json!({"nodeSelector": {"$patch": "replace", "z": "1"}})).unwrap();
+    let got = spec(&json!({"nodeSelector": {"$patch": "replace", "z": "1"}})).unwrap();
     assert_eq!(got["nodeSelector"], json!({"z": "1"}));
     assert_eq!(
-        spec(json!({"nodeSelector": {"$patch": "delete"}})).unwrap()["nodeSelector"],
+        spec(&json!({"nodeSelector": {"$patch": "delete"}})).unwrap()["nodeSelector"],
         json!({})
     );
     assert_eq!(
-        spec(json!({"nodeSelector": null}))
+        spec(&json!({"nodeSelector": null}))
             .unwrap()
             .get("nodeSelector"),
         None
@@ -104,17 +104,17 @@ fn maps_are_merged_replaced_and_deleted() {
 
 #[test]
 fn keys_are_retained() {
-    let got = spec(json!({"strategy": {"$retainKeys": ["type"], "type": "Recreate"}})).unwrap();
+    let got = spec(&json!({"strategy": {"$retainKeys": ["type"], "type": "Recreate"}})).unwrap();
     assert_eq!(got["strategy"], json!({"type": "Recreate"}));
     let volume =
         json!({"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}});
-    let got = spec(json!({"volumes": [volume]})).unwrap();
+    let got = spec(&json!({"volumes": [volume]})).unwrap();
     assert_eq!(
         got["volumes"],
         json!([{"name": "v", "hostPath": {"path": "/x"}}, {"name": "w", "emptyDir": {}}])
     );
     let error =
-        spec(json!({"strategy": {"$retainKeys": ["type"], "rollingUpdate": {}}})).unwrap_err();
+        spec(&json!({"strategy": {"$retainKeys": ["type"], "rollingUpdate": {}}})).unwrap_err();
     assert_eq!(
         (error.code(), error.to_string().as_str()),
         (400, "invalid patch format of retainKeys")
@@ -126,17 +126,17 @@ fn order_is_set() {
     let order =
         |names: &[&str]| Value::from(names.iter().map(|n| json!({"name": n})).collect::<Vec<_>>());
     let got =
-        spec(json!({"$setElementOrder/volumes": order(&["w", "v"]), "volumes": [{"name": "w"}]}))
+        spec(&json!({"$setElementOrder/volumes": order(&["w", "v"]), "volumes": [{"name": "w"}]}))
             .unwrap();
     assert_eq!(names(&got["volumes"]), ["w", "v"]);
-    let got = spec(json!({"$setElementOrder/volumes": order(&["w", "n"]), "volumes": [{"name": "n", "emptyDir": {}}]})).unwrap();
+    let got = spec(&json!({"$setElementOrder/volumes": order(&["w", "n"]), "volumes": [{"name": "n", "emptyDir": {}}]})).unwrap();
     assert_eq!(
         names(&got["volumes"]),
         ["v", "w", "n"],
         "the live item keeps its place before w"
     );
     let error = spec(
-        json!({"$setElementOrder/volumes": order(&["w"]), "volumes": [{"name": "q", "emptyDir": {}}]}),
+        &json!({"$setElementOrder/volumes": order(&["w"]), "volumes": [{"name": "q", "emptyDir": {}}]}),
     );
     assert_eq!(
         error.unwrap_err().to_string(),
@@ -174,7 +174,7 @@ fn lists_of_scalars() {
 
 #[test]
 fn errors_have_the_words_that_clients_know() {
-    let text = |patch: Value| spec(patch).unwrap_err().to_string();
+    let text = |patch: Value| spec(&patch).unwrap_err().to_string();
     assert_eq!(
         text(json!({"containers": [{"image": "x"}]})),
         "map: map[image:x] does not contain declared merge key: name"
