@@ -355,7 +355,10 @@ impl Walk {
         frame: &Frame<'_>,
     ) -> Result<(), DecodeError> {
         if v.is_null() {
-            *v = zero(schema);
+            *v = match schema.ty {
+                Type::Bytes => Value::String(String::new()),
+                _ => zero(schema),
+            };
             return Ok(());
         }
         self.value(schema, v, Some(frame))
@@ -421,8 +424,24 @@ impl Walk {
             return Ok(p.node.nullable);
         }
         self.value(&p.node, v, Some(frame))?;
+        if p.omit == Omit::Never
+            && is_collection(p.node.ty)
+            && is_zero(v)
+            && through_protobuf(frame)
+        {
+            *v = Value::Null;
+        }
         Ok(p.omit != Omit::Zero || !is_zero(v))
     }
+}
+
+fn is_collection(ty: Type) -> bool {
+    matches!(ty, Type::Array | Type::Map)
+}
+
+/// Whether upstream stores the kind as protobuf, which cannot tell an empty list from none.
+fn through_protobuf(frame: &Frame<'_>) -> bool {
+    matches!(frame.step, Step::Field(_, owner) if owner.starts_with("io.k8s.api."))
 }
 
 /// Whether Go's `omitempty` leaves the value out.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::check::is_zero;
-use crate::node::{Omit, Property, Schema};
+use crate::node::{Omit, Schema};
 
 /// Sets the members of `value` that are absent and have a default, as deep as objects reach.
 pub fn default(schema: &Schema, value: &mut Value) {
@@ -19,7 +19,8 @@ pub fn default(schema: &Schema, value: &mut Value) {
 }
 
 fn object(schema: &Schema, map: &mut Map<String, Value>) {
-    for p in schema.properties.iter().filter(|p| says_something(p)) {
+    for at in &schema.defaulted {
+        let p = &schema.properties[usize::from(*at)];
         let absent = map.get(p.name.as_ref()).is_none_or(|v| {
             // A field that cannot be told from an empty one gets its default; so does null that is not allowed.
             (v.is_null() && !p.node.nullable) || (p.omit == Omit::Zero && is_zero(v))
@@ -28,18 +29,25 @@ fn object(schema: &Schema, map: &mut Map<String, Value>) {
             map.insert(p.name.clone().into_owned(), d.clone());
         }
     }
+    // Members and properties are both sorted.
+    let mut properties = schema.properties.iter().peekable();
     for (key, v) in map.iter_mut() {
-        if let Some(member) = schema.member(key) {
-            default(member, v);
+        if !v.is_object() && !v.is_array() {
+            continue;
+        }
+        while properties
+            .next_if(|p| p.name.as_ref() < key.as_str())
+            .is_some()
+        {}
+        match (
+            properties.next_if(|p| p.name.as_ref() == key.as_str()),
+            schema.additional.as_deref(),
+        ) {
+            (Some(p), _) => default(&p.node, v),
+            (None, Some(member)) => default(member, v),
+            (None, None) => {}
         }
     }
-}
-
-/// The zero of a field that leaves out its zero, or of one that is always there, is no default to set.
-fn says_something(p: &Property) -> bool {
-    p.default
-        .as_ref()
-        .is_some_and(|d| p.omit == Omit::Null || !is_zero(d))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A JSON parser for request bodies: it finds duplicate members, bounds the depth and words its errors as clients of
 //! upstream know them.
 
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 /// Deepest nesting that is accepted.
@@ -165,19 +166,19 @@ impl Parser<'_> {
                 });
             }
             self.at += 1;
-            let step = Step {
+            let value = self.value(Some(&Step {
                 parent: path,
                 name: Ok(&key),
-            };
-            let value = self.value(Some(&step))?;
-            if map.contains_key(&key) && self.duplicates.len() < DUPLICATES_MAX {
-                let mut spelled = String::new();
-                step.spell(&mut spelled);
-                if !self.duplicates.contains(&spelled) {
-                    self.duplicates.push(spelled);
+            }))?;
+            match map.entry(key) {
+                Entry::Vacant(e) => {
+                    e.insert(value);
+                }
+                Entry::Occupied(mut e) => {
+                    self.duplicate(path, e.key());
+                    e.insert(value);
                 }
             }
-            map.insert(key, value);
             let byte = self.token()?;
             self.at += 1;
             match byte {
@@ -189,6 +190,20 @@ impl Parser<'_> {
                         where_: "after object key:value pair",
                     });
                 }
+            }
+        }
+    }
+
+    fn duplicate(&mut self, path: Option<&Step<'_>>, key: &str) {
+        if self.duplicates.len() < DUPLICATES_MAX {
+            let mut spelled = String::new();
+            let step = Step {
+                parent: path,
+                name: Ok(key),
+            };
+            step.spell(&mut spelled);
+            if !self.duplicates.contains(&spelled) {
+                self.duplicates.push(spelled);
             }
         }
     }
@@ -302,33 +317,24 @@ impl Parser<'_> {
     fn string(&mut self) -> Result<String, SyntaxError> {
         self.at += 1;
         let from = self.at;
-        let mut ascii = true;
-        while let Some(byte) = self.peek() {
-            match byte {
-                b'"' => {
-                    let raw = &self.body[from..self.at];
-                    self.at += 1;
-                    return Ok(text(raw, ascii));
-                }
-                b'\\' => return self.escaped(from),
-                0..0x20 => {
-                    return Err(SyntaxError::Byte {
-                        byte,
-                        where_: "in string literal",
-                    });
-                }
-                _ => {
-                    ascii &= byte < 0x80;
-                    self.at += 1;
-                }
+        self.at += plain(&self.body[from..]);
+        match self.peek().ok_or(SyntaxError::End)? {
+            b'"' => {
+                let raw = &self.body[from..self.at];
+                self.at += 1;
+                Ok(text(raw))
             }
+            b'\\' => self.escaped(from),
+            byte => Err(SyntaxError::Byte {
+                byte,
+                where_: "in string literal",
+            }),
         }
-        Err(SyntaxError::End)
     }
 
     /// The rest of a string in which a backslash was found.
     fn escaped(&mut self, from: usize) -> Result<String, SyntaxError> {
-        let mut out = text(&self.body[from..self.at], false);
+        let mut out = text(&self.body[from..self.at]);
         loop {
             let byte = self.peek().ok_or(SyntaxError::End)?;
             match byte {
@@ -348,13 +354,8 @@ impl Parser<'_> {
                 }
                 _ => {
                     let start = self.at;
-                    while self
-                        .peek()
-                        .is_some_and(|b| b >= 0x20 && b != b'"' && b != b'\\')
-                    {
-                        self.at += 1;
-                    }
-                    out.push_str(&text(&self.body[start..self.at], false));
+                    self.at += plain(&self.body[start..]);
+                    out.push_str(&text(&self.body[start..self.at]));
                 }
             }
         }
@@ -413,9 +414,31 @@ impl Parser<'_> {
     }
 }
 
-fn text(raw: &[u8], ascii: bool) -> String {
-    debug_assert!(!ascii || raw.is_ascii());
-    String::from_utf8_lossy(raw).into_owned()
+/// How many bytes there are before the next one that is special within a string.
+fn plain(bytes: &[u8]) -> usize {
+    let special = |b: &u8| SPECIAL[usize::from(*b)];
+    bytes.iter().position(special).unwrap_or(bytes.len())
+}
+
+/// Control characters, the quote and the backslash.
+const SPECIAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut i = 0;
+    while i < 0x20 {
+        table[i] = true;
+        i += 1;
+    }
+    table[b'"' as usize] = true;
+    table[b'\\' as usize] = true;
+    table
+};
+
+/// Bytes that are not UTF-8 become U+FFFD.
+fn text(raw: &[u8]) -> String {
+    match std::str::from_utf8(raw) {
+        Ok(s) => s.to_owned(),
+        Err(_) => String::from_utf8_lossy(raw).into_owned(),
+    }
 }
 
 const TRUE: &[&str] = &[

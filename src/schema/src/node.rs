@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::builtin::Definition;
+use crate::check::is_zero;
 
 /// A word that is compiled in, or owned where it came with a custom resource.
 pub type Text = Cow<'static, str>;
@@ -137,6 +138,8 @@ pub struct Schema {
     pub properties: Vec<Property>,
     /// Places, within the properties, of those that are never left out.
     pub never_omitted: Vec<u16>,
+    /// Places, within the properties, of those that have a default worth setting.
+    pub defaulted: Vec<u16>,
     /// Schema of a map's members, of what a struct has besides its properties, or of `PropsOr`'s object.
     pub additional: Option<Node>,
     /// Schema of a list's items.
@@ -160,6 +163,21 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// A struct with these properties, in any order.
+    pub fn with_properties(self, mut properties: Vec<Property>) -> Schema {
+        properties.sort_by(|a, b| a.name.cmp(&b.name));
+        let places = |which: fn(&Property) -> bool| {
+            let all = (0_u16..).zip(&properties).filter(|(_, p)| which(p));
+            all.map(|(i, _)| i).collect()
+        };
+        Schema {
+            never_omitted: places(|p| p.omit == Omit::Never),
+            defaulted: places(Property::sets_default),
+            properties,
+            ..self
+        }
+    }
+
     /// The property of this name.
     pub fn property(&self, name: &str) -> Option<&Property> {
         self.properties
@@ -205,6 +223,14 @@ pub struct Property {
 }
 
 impl Property {
+    /// Whether a default is worth setting: the zero of a field that leaves out its zero, or of one that is always
+    /// there, is not.
+    fn sets_default(&self) -> bool {
+        self.default
+            .as_ref()
+            .is_some_and(|d| self.omit == Omit::Null || !is_zero(d))
+    }
+
     /// How the object at this property is merged: its own word, or that of its schema.
     pub fn map_type(&self) -> MapType {
         if self.map_type == MapType::Unset {

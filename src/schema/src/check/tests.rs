@@ -146,11 +146,27 @@ fn null_members_become_zero_values() {
         json!({"data": {"a": null}, "binaryData": {}}),
     );
     assert_eq!(cm, json!({"metadata": {}, "data": {"a": ""}}));
+    let secret = checked(schema("", "v1", "Secret"), json!({"data": {"a": null}}));
+    assert_eq!(secret["data"], json!({"a": ""}));
     let np = checked(
         schema("networking.k8s.io", "v1", "NetworkPolicy"),
         json!({"spec": {"ingress": [null]}}),
     );
     assert_eq!(np["spec"], json!({"ingress": [{}], "podSelector": {}}));
+}
+
+#[test]
+fn an_empty_list_is_none_where_it_is_stored_as_protobuf() {
+    let e = checked(
+        schema("discovery.k8s.io", "v1", "EndpointSlice"),
+        json!({"endpoints": [], "ports": []}),
+    );
+    assert_eq!((&e["endpoints"], &e["ports"]), (&Value::Null, &Value::Null));
+    let crd = schema("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    assert_eq!(
+        checked(crd, json!({"spec": {"versions": []}}))["spec"]["versions"],
+        json!([])
+    );
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub(super) fn json(api: &Api<'_>) -> Vec<u8> {
     let paths = paths(api);
     let mut out = Members::new();
     out.object("definitions", |members| {
-        definitions(api, &paths, |name, v| members.add(name, &v))
+        definitions(api, &paths, |name, v| members.add(name, &v));
     });
     out.add("info", &info(api));
     out.object("parameters", |members| {
