@@ -30,13 +30,20 @@ pub struct Manifest {
 pub fn parse(text: &str) -> Result<Vec<Manifest>> {
     let mut out = Vec::new();
     for (i, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
-        let object = Value::deserialize(document).with_context(|| format!("document {} is not valid YAML", i + 1))?;
+        let object = Value::deserialize(document)
+            .with_context(|| format!("document {} is not valid YAML", i + 1))?;
         if object.is_null() {
             continue;
         }
-        let (api_version, kind) = (object::text(&object, &["apiVersion"]), object::text(&object, &["kind"]));
+        let (api_version, kind) = (
+            object::text(&object, &["apiVersion"]),
+            object::text(&object, &["kind"]),
+        );
         let Some(resource) = catalogue::by_api_version(api_version, kind) else {
-            bail!("document {}: there is no kind {kind:?} in version {api_version:?}", i + 1);
+            bail!(
+                "document {}: there is no kind {kind:?} in version {api_version:?}",
+                i + 1
+            );
         };
         let name = object::name(&object).to_owned();
         if name.is_empty() {
@@ -48,7 +55,12 @@ pub fn parse(text: &str) -> Result<Vec<Manifest>> {
             ns => ns,
         };
         let namespace = namespace.to_owned();
-        out.push(Manifest { resource, namespace, name, object });
+        out.push(Manifest {
+            resource,
+            namespace,
+            name,
+            object,
+        });
     }
     Ok(out)
 }
@@ -64,12 +76,22 @@ pub async fn run(client: &Remote, text: &str, out: &mut dyn Write) -> Result<()>
             m.resource.path(Some(&m.namespace), Some(&m.name))
         );
         let body = Bytes::from(serde_json::to_vec(&m.object)?);
-        let shown = format!("{}.{}/{}", m.resource.singular, m.resource.group, m.name).replace("./", "/");
+        let shown =
+            format!("{}.{}/{}", m.resource.singular, m.resource.group, m.name).replace("./", "/");
         let answer = client
-            .raw(http::Method::PATCH, &path, PatchKind::Apply.content_type(), body)
+            .raw(
+                http::Method::PATCH,
+                &path,
+                PatchKind::Apply.content_type(),
+                body,
+            )
             .await
             .with_context(|| format!("cannot apply {shown}"))?;
-        let done = if answer.status == http::StatusCode::CREATED { "created" } else { "serverside-applied" };
+        let done = if answer.status == http::StatusCode::CREATED {
+            "created"
+        } else {
+            "serverside-applied"
+        };
         writeln!(out, "{shown} {done}")?;
     }
     Ok(())
@@ -84,15 +106,27 @@ mod tests {
         let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n---\n---\n\
                     apiVersion: v1\nkind: Node\nmetadata: {name: n, namespace: x}\n";
         let m = parse(text).expect("valid");
-        let seen: Vec<_> = m.iter().map(|m| (m.resource.plural, m.namespace.as_str(), m.name.as_str())).collect();
-        assert_eq!(seen, [("deployments", "default", "web"), ("nodes", "", "n")]);
+        let seen: Vec<_> = m
+            .iter()
+            .map(|m| (m.resource.plural, m.namespace.as_str(), m.name.as_str()))
+            .collect();
+        assert_eq!(
+            seen,
+            [("deployments", "default", "web"), ("nodes", "", "n")]
+        );
     }
 
     #[test]
     fn what_cannot_be_applied_is_named() {
         for (text, want) in [
-            ("kind: Nothing\napiVersion: v1\nmetadata: {name: a}", "there is no kind \"Nothing\""),
-            ("kind: Pod\napiVersion: v1\nmetadata: {}", "metadata.name is missing"),
+            (
+                "kind: Nothing\napiVersion: v1\nmetadata: {name: a}",
+                "there is no kind \"Nothing\"",
+            ),
+            (
+                "kind: Pod\napiVersion: v1\nmetadata: {}",
+                "metadata.name is missing",
+            ),
             ("a: b: c", "document 1 is not valid YAML"),
         ] {
             let e = parse(text).expect_err(text);

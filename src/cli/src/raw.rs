@@ -14,7 +14,9 @@ pub async fn run(client: &Remote, path: &str, out: &mut dyn Write) -> Result<()>
     if !path.starts_with('/') {
         bail!("{path:?} is not a path; write it as /api/v1/nodes");
     }
-    let answer = client.raw(http::Method::GET, path, "", Bytes::new()).await?;
+    let answer = client
+        .raw(http::Method::GET, path, "", Bytes::new())
+        .await?;
     out.write_all(&answer.body)?;
     if !answer.body.ends_with(b"\n") {
         out.write_all(b"\n")?;

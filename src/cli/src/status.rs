@@ -65,7 +65,10 @@ impl NodeView {
 /// # Errors
 /// The server or a node is not ready; the message says which and why.
 pub async fn run(client: &Remote, server_only: bool, out: &mut dyn Write) -> Result<()> {
-    let ready = client.raw(http::Method::GET, "/readyz", "", Bytes::new()).await.context("the API server is not ready")?;
+    let ready = client
+        .raw(http::Method::GET, "/readyz", "", Bytes::new())
+        .await
+        .context("the API server is not ready")?;
     writeln!(out, "API server   {}", String::from_utf8_lossy(&ready.body))?;
     if server_only {
         return Ok(());
@@ -76,9 +79,20 @@ pub async fn run(client: &Remote, server_only: bool, out: &mut dyn Write) -> Res
     for n in &nodes {
         let condition = n.ready();
         let is_ready = condition.is_some_and(|c| c.status == "True");
-        let (word, why) = if is_ready { ("Ready", "") } else { ("NotReady", condition.map_or("no status yet", |c| &c.message)) };
+        let (word, why) = if is_ready {
+            ("Ready", "")
+        } else {
+            (
+                "NotReady",
+                condition.map_or("no status yet", |c| &c.message),
+            )
+        };
         let info = &n.status.node_info;
-        writeln!(out, "node         {} {word} {} {} {why}", n.metadata.name, info.kubelet_version, info.container_runtime_version)?;
+        writeln!(
+            out,
+            "node         {} {word} {} {} {why}",
+            n.metadata.name, info.kubelet_version, info.container_runtime_version
+        )?;
         if !is_ready {
             not_ready.push(format!("{}: {why}", n.metadata.name));
         }
