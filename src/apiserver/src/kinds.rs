@@ -8,12 +8,15 @@ mod configmap;
 mod deployment;
 mod endpoints;
 mod endpointslice;
+mod event;
 mod lease;
 mod namespace;
+mod node;
 mod pod;
 mod pod_spec;
 mod replicaset;
 mod secret;
+mod service;
 mod serviceaccount;
 #[cfg(test)]
 mod testing;
@@ -31,14 +34,18 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
     match (group, plural) {
         ("", "configmaps") => &configmap::ConfigMap,
         ("", "endpoints") => &endpoints::Endpoints,
+        ("", "events") => &event::Event { strict: false },
         ("", "namespaces") => &namespace::Namespace,
+        ("", "nodes") => &node::Node,
         ("", "pods") => &pod::Pod,
         ("", "secrets") => &secret::Secret,
+        ("", "services") => &service::Service,
         ("", "serviceaccounts") => &serviceaccount::ServiceAccount,
         ("apps", "deployments") => &deployment::Deployment,
         ("apps", "replicasets") => &replicaset::ReplicaSet,
         ("coordination.k8s.io", "leases") => &lease::Lease,
         ("discovery.k8s.io", "endpointslices") => &endpointslice::EndpointSlice,
+        ("events.k8s.io", "events") => &event::Event { strict: true },
         _ => &Plain,
     }
 }
