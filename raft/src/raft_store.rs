@@ -231,10 +231,11 @@ impl Opened {
         let thread = node::spawn(node, machine, started).map_err(|error| start_error(&error))?;
         // If the caller stops waiting, the thread ends.
         let guard = stop.clone().drop_guard();
-        let raft = starting
-            .await
-            .map_err(|_| start_error(&"the Raft thread has ended"))??;
-        let data_dir = blocking(move || data_dir.set_ready().map(|()| data_dir)).await?;
+        // The database is complete: that is noted while the node takes the lead.
+        let ready = blocking(move || data_dir.set_ready().map(|()| data_dir));
+        let (raft, data_dir) = tokio::join!(starting, ready);
+        let raft = raft.map_err(|_| start_error(&"the Raft thread has ended"))??;
+        let data_dir = data_dir?;
         guard.disarm();
         Ok(RaftStore {
             raft,

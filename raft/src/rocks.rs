@@ -30,11 +30,11 @@ pub(crate) const CHANGES: &str = "changes";
 pub(crate) const TTL: &str = "ttl";
 
 /// Memory for blocks read from files, shared by all column families.
-const BLOCK_CACHE_BYTES: usize = 16 * 1024 * 1024;
+const BLOCK_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Memory for writes before they go to a file, for column families that hold values.
-const VALUES_MEMTABLE_BYTES: usize = 8 * 1024 * 1024;
+const VALUES_MEMTABLE_BYTES: usize = 4 * 1024 * 1024;
 /// The same, for those that hold small rows.
-const ROWS_MEMTABLE_BYTES: usize = 2 * 1024 * 1024;
+const ROWS_MEMTABLE_BYTES: usize = 1024 * 1024;
 /// The write-ahead log is cut at this size; opening after a crash reads at most this much.
 const WAL_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Threads that flush and compact.
