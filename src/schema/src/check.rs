@@ -79,7 +79,8 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Checks `value` against `schema` and brings it into canonical form. After an error the value is in between.
+/// Checks `value` against `schema` and brings it into canonical form; null is an object without members. After an error
+/// the value is in between.
 ///
 /// # Errors
 /// [`DecodeError`] for the first member, in the order of names, that does not fit.
@@ -92,6 +93,9 @@ pub fn check(
         report: strictness != Strictness::Ignore,
         unknown: Vec::new(),
     };
+    if value.is_null() {
+        *value = zero(schema);
+    }
     walk.value(schema, value, None)?;
     Ok(Checked {
         unknown: walk.unknown,

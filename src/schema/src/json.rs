@@ -4,8 +4,9 @@
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
-/// Deepest nesting that is accepted.
-pub const DEPTH_MAX: usize = 500;
+/// Deepest nesting that is accepted. What is stored can then be read by any JSON parser, the ownership of fields included,
+/// which nests a few levels deeper than the object.
+pub const DEPTH_MAX: usize = 120;
 
 /// Most duplicate members of a body that are reported; further ones are taken silently.
 pub const DUPLICATES_MAX: usize = 100;

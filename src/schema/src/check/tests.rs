@@ -156,6 +156,31 @@ fn null_members_become_zero_values() {
 }
 
 #[test]
+fn null_is_an_object_without_members() {
+    assert_eq!(
+        checked(schema("", "v1", "ConfigMap"), Value::Null),
+        json!({"metadata": {}})
+    );
+}
+
+#[test]
+fn what_is_nested_as_deep_as_can_be_is_checked_and_defaulted() {
+    let depth = crate::json::DEPTH_MAX - 5;
+    let mut body = r#"{"not":"#.repeat(depth) + "{}" + &"}".repeat(depth);
+    body = format!(r#"{{"spec":{{"versions":[{{"schema":{{"openAPIV3Schema":{body}}}}}]}}}}"#);
+    assert!(crate::json::parse(body.as_bytes()).is_err());
+    body = body.replacen(r#"{"not":"#, "", 1).replacen('}', "", 1);
+    let mut crd = crate::json::parse(body.as_bytes()).unwrap().value;
+    let s = schema("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    check(s, &mut crd, Strictness::Strict).unwrap();
+    crate::default(s, &mut crd);
+    assert_eq!(
+        serde_json::from_str::<Value>(&crd.to_string()).unwrap(),
+        crd
+    );
+}
+
+#[test]
 fn an_empty_list_is_none_where_it_is_stored_as_protobuf() {
     let e = checked(
         schema("discovery.k8s.io", "v1", "EndpointSlice"),

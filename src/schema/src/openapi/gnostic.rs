@@ -251,6 +251,6 @@ fn schema(v: &Value) -> Message {
         }
         m.message(25, &all);
     }
-    m.extensions(30, v);
+    m.extensions(31, v);
     m
 }

@@ -181,7 +181,7 @@ fn the_protobuf_form_carries_the_same() {
         fields(entry[1].1)
     };
     let pod = named("io.k8s.api.core.v1.Pod");
-    let kind = fields(pod.iter().find(|f| f.0 == 30).unwrap().1);
+    let kind = fields(pod.iter().find(|f| f.0 == 31).unwrap().1);
     assert_eq!(kind[0].1, b"x-kubernetes-group-version-kind");
     assert_eq!(
         fields(kind[1].1)[0].1,
