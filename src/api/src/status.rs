@@ -120,6 +120,8 @@ pub struct Status {
     pub retry_after_seconds: u32,
     /// Whether `details` is written even if all of its fields are empty.
     pub with_details: bool,
+    /// The token with which an expired list can go on, or empty.
+    pub continue_token: String,
 }
 
 impl Status {
@@ -160,6 +162,9 @@ impl Status {
         });
         if self.reason != Reason::Unknown {
             v["reason"] = self.reason.as_str().into();
+        }
+        if !self.continue_token.is_empty() {
+            v["metadata"] = json!({"continue": self.continue_token});
         }
         if !details.is_empty() || self.with_details {
             v["details"] = Value::Object(details);
@@ -215,6 +220,7 @@ impl Status {
                 .and_then(|s| u32::try_from(s).ok())
                 .unwrap_or(0),
             with_details: v.get("details").is_some(),
+            continue_token: v.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or_default().to_owned(),
         })
     }
 }
@@ -245,6 +251,7 @@ impl ApiError {
             causes: Vec::new(),
             retry_after_seconds: 0,
             with_details: false,
+            continue_token: String::new(),
         }))
     }
 

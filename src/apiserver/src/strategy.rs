@@ -50,7 +50,11 @@ pub struct Column {
 pub trait Strategy: Send + Sync + 'static {
     /// What is wrong with a name, in words; the default is a DNS-1123 subdomain. `prefix` is true for a generateName.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        let shown = if prefix { name.trim_end_matches('-') } else { name };
+        let shown = if prefix {
+            name.trim_end_matches('-')
+        } else {
+            name
+        };
         kontiki_api::names::dns1123_subdomain(shown)
     }
 
@@ -145,7 +149,9 @@ pub fn keep_all_but_status(new: &mut Value, old: &Value) {
     let managed = new.pointer("/metadata/managedFields").cloned();
     let revision = new.pointer("/metadata/resourceVersion").cloned();
     *new = old.clone();
-    let map = new.as_object_mut().expect("a stored object is a JSON object");
+    let map = new
+        .as_object_mut()
+        .expect("a stored object is a JSON object");
     match status {
         Some(s) => map.insert("status".into(), s),
         None => map.remove("status"),
@@ -161,8 +167,20 @@ pub fn keep_all_but_status(new: &mut Value, old: &Value) {
 
 /// The columns of a kind without columns of its own: its name and when it was made.
 pub static DEFAULT_COLUMNS: [Column; 2] = [
-    Column { name: "Name", kind: "string", format: "name", description: NAME_DESCRIPTION, priority: 0 },
-    Column { name: "Created At", kind: "date", format: "", description: CREATED_DESCRIPTION, priority: 0 },
+    Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        description: NAME_DESCRIPTION,
+        priority: 0,
+    },
+    Column {
+        name: "Created At",
+        kind: "date",
+        format: "",
+        description: CREATED_DESCRIPTION,
+        priority: 0,
+    },
 ];
 
 /// The description of every name column (that of `metadata.name` in the OpenAPI document).
@@ -171,6 +189,9 @@ pub const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is r
 pub const CREATED_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
 fn default_row(object: &Value, _now: jiff::Timestamp) -> Vec<Value> {
-    let created = object.pointer("/metadata/creationTimestamp").cloned().unwrap_or_default();
+    let created = object
+        .pointer("/metadata/creationTimestamp")
+        .cloned()
+        .unwrap_or_default();
     vec![kontiki_api::object::name(object).into(), created]
 }

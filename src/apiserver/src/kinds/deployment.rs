@@ -12,7 +12,7 @@ use super::checks::{
 use super::columns;
 use super::columns::{AGE, NAME, containers, number, selector, string, wide};
 use super::pod_spec::default_template;
-use super::workload::{selector_and_template, status_numbers};
+use super::workload::{OWNER, selector_and_template, status_numbers};
 use crate::strategy::{Column, Context, Strategy};
 
 /// The strategy of deployments.
@@ -79,7 +79,7 @@ impl Strategy for Deployment {
             return errors;
         };
         non_negative(&mut errors, &at, spec, "replicas");
-        selector_and_template(&mut errors, &at, spec);
+        selector_and_template(&mut errors, &at, spec, OWNER);
         strategy(
             &mut errors,
             &at.child("strategy"),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::checks::{Errors, default_value, immutable, keep, map_of, non_negative};
 use super::columns::{AGE, NAME, age, containers, integer, number, selector, wide};
 use super::pod_spec::default_template;
-use super::workload::{selector_and_template, status_numbers};
+use super::workload::{OWNER, selector_and_template, status_numbers};
 use crate::strategy::{Column, Context, Strategy};
 
 /// The strategy of replicasets.
@@ -66,7 +66,7 @@ impl Strategy for ReplicaSet {
         };
         non_negative(&mut errors, &at, spec, "replicas");
         non_negative(&mut errors, &at, spec, "minReadySeconds");
-        selector_and_template(&mut errors, &at, spec);
+        selector_and_template(&mut errors, &at, spec, OWNER);
         errors
     }
 

@@ -9,12 +9,24 @@ use serde_json::Value;
 use super::checks::{Errors, label_selector, member, non_negative, selector_is_empty};
 use super::pod_spec::{Rules, validate_template};
 
+/// What a kind is called in the words of its errors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    /// As the owner of a selector.
+    pub(super) selector: &'static str,
+    /// As the owner of a template.
+    pub(super) template: &'static str,
+}
+
+/// Deployments and replica sets, which share their words.
+pub(super) const OWNER: Owner = Owner { selector: "deployment", template: "ReplicaSet" };
+
 /// The selector and the template of a workload whose pods restart always.
-pub(super) fn selector_and_template(errors: &mut Errors, at: &Path, spec: &Value) {
-    let Some(parsed) = selector(errors, at, spec) else {
+pub(super) fn selector_and_template(errors: &mut Errors, at: &Path, spec: &Value, owner: Owner) {
+    let Some(parsed) = selector(errors, at, spec, owner) else {
         return;
     };
-    template(errors, at, spec, &parsed);
+    template(errors, at, spec, &parsed, owner);
 }
 
 /// The selector alone; `None` if it cannot be used.
@@ -22,6 +34,7 @@ pub(super) fn selector(
     errors: &mut Errors,
     at: &Path,
     spec: &Value,
+    owner: Owner,
 ) -> Option<kontiki_api::labels::Selector> {
     let path = at.child("selector");
     let Some(s) = member(spec, "selector") else {
@@ -33,7 +46,7 @@ pub(super) fn selector(
         errors.push(Error::invalid(
             &path,
             s.clone(),
-            "empty selector is invalid for deployment",
+            format!("empty selector is invalid for {}", owner.selector),
         ));
     }
     let parsed = LabelSelector::deserialize(s)
@@ -51,6 +64,7 @@ pub(super) fn template(
     at: &Path,
     spec: &Value,
     selector: &kontiki_api::labels::Selector,
+    owner: Owner,
 ) {
     let at = at.child("template");
     let Some(t) = member(spec, "template") else {
@@ -66,7 +80,7 @@ pub(super) fn template(
         },
     );
     if int(t, &["spec", "activeDeadlineSeconds"]).is_some() {
-        let why = "activeDeadlineSeconds in ReplicaSet is not Supported";
+        let why = format!("activeDeadlineSeconds in {} is not Supported", owner.template);
         errors.push(Error::forbidden(
             &at.child("spec").child("activeDeadlineSeconds"),
             why,
