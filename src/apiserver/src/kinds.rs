@@ -5,6 +5,8 @@
 mod checks;
 mod columns;
 mod configmap;
+mod controllerrevision;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod endpointslice;
@@ -12,12 +14,17 @@ mod event;
 mod lease;
 mod namespace;
 mod node;
+mod persistentvolume;
+mod persistentvolumeclaim;
 mod pod;
 mod pod_spec;
+mod podtemplate;
 mod replicaset;
+mod replicationcontroller;
 mod secret;
 mod service;
 mod serviceaccount;
+mod statefulset;
 #[cfg(test)]
 mod testing;
 mod workload;
@@ -37,12 +44,19 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("", "events") => &event::Event { strict: false },
         ("", "namespaces") => &namespace::Namespace,
         ("", "nodes") => &node::Node,
+        ("", "persistentvolumeclaims") => &persistentvolumeclaim::PersistentVolumeClaim,
+        ("", "persistentvolumes") => &persistentvolume::PersistentVolume,
         ("", "pods") => &pod::Pod,
+        ("", "podtemplates") => &podtemplate::PodTemplate,
+        ("", "replicationcontrollers") => &replicationcontroller::ReplicationController,
         ("", "secrets") => &secret::Secret,
         ("", "services") => &service::Service,
         ("", "serviceaccounts") => &serviceaccount::ServiceAccount,
+        ("apps", "controllerrevisions") => &controllerrevision::ControllerRevision,
+        ("apps", "daemonsets") => &daemonset::DaemonSet,
         ("apps", "deployments") => &deployment::Deployment,
         ("apps", "replicasets") => &replicaset::ReplicaSet,
+        ("apps", "statefulsets") => &statefulset::StatefulSet,
         ("coordination.k8s.io", "leases") => &lease::Lease,
         ("discovery.k8s.io", "endpointslices") => &endpointslice::EndpointSlice,
         ("events.k8s.io", "events") => &event::Event { strict: true },

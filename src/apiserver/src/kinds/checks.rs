@@ -349,6 +349,18 @@ pub(super) fn selector_is_empty(selector: &Value) -> bool {
         && list(selector, &["matchExpressions"]).is_empty()
 }
 
+/// Adds a finalizer to an object that does not have it.
+pub(super) fn add_finalizer(object: &mut Value, finalizer: &str) {
+    let all = kontiki_api::object::map_mut(object, &["metadata"])
+        .entry("finalizers")
+        .or_insert_with(|| Value::Array(Vec::new()));
+    if let Some(all) = all.as_array_mut()
+        && !all.iter().any(|f| f == finalizer)
+    {
+        all.push(finalizer.into());
+    }
+}
+
 /// Adds a label to an object.
 pub(super) fn set_label(object: &mut Value, key: &str, value: &str) {
     kontiki_api::object::map_mut(object, &["metadata", "labels"]).insert(key.into(), value.into());

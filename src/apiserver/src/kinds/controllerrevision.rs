@@ -15,7 +15,10 @@ pub(super) struct ControllerRevision;
 static COLUMNS: [Column; 4] = [
     NAME,
     string("Controller", "Controller of the object"),
-    string("Revision", "Revision indicates the revision of the state represented by Data."),
+    string(
+        "Revision",
+        "Revision indicates the revision of the state represented by Data.",
+    ),
     AGE,
 ];
 
@@ -31,7 +34,12 @@ impl Strategy for ControllerRevision {
 
     fn validate_update(&self, cx: &Context<'_>, new: &Value, old: &Value) -> Errors {
         let mut errors = self.validate(cx, new);
-        immutable(&mut errors, &Path::new("data"), new.get("data"), old.get("data"));
+        immutable(
+            &mut errors,
+            &Path::new("data"),
+            new.get("data"),
+            old.get("data"),
+        );
         errors
     }
 
@@ -40,7 +48,9 @@ impl Strategy for ControllerRevision {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let owner = list(object, &["metadata", "ownerReferences"]).iter().find(|o| truth(o, &["controller"]));
+        let owner = list(object, &["metadata", "ownerReferences"])
+            .iter()
+            .find(|o| truth(o, &["controller"]));
         let shown = owner.map_or(String::new(), |o| {
             let kind = text(o, &["kind"]).to_lowercase();
             match text(o, &["apiVersion"]).split_once('/') {
@@ -48,7 +58,11 @@ impl Strategy for ControllerRevision {
                 None => format!("{kind}/{}", text(o, &["name"])),
             }
         });
-        named_row(object, now, [or_none(&shown), number(object, &["revision"])])
+        named_row(
+            object,
+            now,
+            [or_none(&shown), number(object, &["revision"])],
+        )
     }
 }
 
@@ -62,8 +76,14 @@ mod tests {
     #[test]
     fn the_data_is_there_and_stays() {
         let old = json!({"data": {"a": 1}, "revision": 1});
-        assert_eq!(fields(&ControllerRevision.validate(&cx(), &json!({"revision": -1}))), ["data", "revision"]);
+        assert_eq!(
+            fields(&ControllerRevision.validate(&cx(), &json!({"revision": -1}))),
+            ["data", "revision"]
+        );
         let new = json!({"data": {"a": 2}, "revision": 2});
-        assert_eq!(fields(&ControllerRevision.validate_update(&cx(), &new, &old)), ["data"]);
+        assert_eq!(
+            fields(&ControllerRevision.validate_update(&cx(), &new, &old)),
+            ["data"]
+        );
     }
 }

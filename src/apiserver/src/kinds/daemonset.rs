@@ -5,8 +5,13 @@ use kontiki_api::field::{Error, ErrorKind, Path};
 use kontiki_api::object::{get, map_mut, name, text};
 use serde_json::{Value, json};
 
-use super::checks::{Errors, default_text, default_value, immutable, invalid_shown, keep, map_of, member, non_negative, same};
-use super::columns::{AGE, NAME, age, containers, integer, map_text, number, selector, string, wide};
+use super::checks::{
+    Errors, default_text, default_value, immutable, invalid_shown, keep, map_of, member,
+    non_negative, same,
+};
+use super::columns::{
+    AGE, NAME, age, containers, integer, map_text, number, selector, string, wide,
+};
 use super::deployment::{amount, int_or_percent, not_over_100};
 use super::pod_spec::default_template;
 use super::workload::{Owner, selector_and_template, status_numbers};
@@ -29,7 +34,10 @@ static COLUMNS: [Column; 11] = [
         "Ready",
         "numberReady is the number of nodes that should be running the daemon pod and have one or more of the daemon pod running with a Ready Condition.",
     ),
-    integer("Up-to-date", "The total number of nodes that are running updated daemon pod"),
+    integer(
+        "Up-to-date",
+        "The total number of nodes that are running updated daemon pod",
+    ),
     integer(
         "Available",
         "The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available (ready for at least spec.minReadySeconds)",
@@ -40,7 +48,10 @@ static COLUMNS: [Column; 11] = [
     ),
     AGE,
     wide("Containers", "Names of each container in the template."),
-    wide("Images", "Images referenced by each container in the template."),
+    wide(
+        "Images",
+        "Images referenced by each container in the template.",
+    ),
     wide(
         "Selector",
         "A label query over pods that are managed by the daemon set. Must match in order to be controlled. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
@@ -49,7 +60,12 @@ static COLUMNS: [Column; 11] = [
 
 /// The annotation that counts the templates.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
-const COUNTS: [&str; 4] = ["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"];
+const COUNTS: [&str; 4] = [
+    "currentNumberScheduled",
+    "desiredNumberScheduled",
+    "numberMisscheduled",
+    "numberReady",
+];
 
 impl Strategy for DaemonSet {
     fn has_generation(&self) -> bool {
@@ -58,7 +74,9 @@ impl Strategy for DaemonSet {
 
     fn default(&self, object: &mut Value) {
         default_value(object, "spec", json!({}));
-        let Some(spec) = map_of(object, "spec") else { return };
+        let Some(spec) = map_of(object, "spec") else {
+            return;
+        };
         default_value(spec, "revisionHistoryLimit", 10);
         default_value(spec, "updateStrategy", json!({}));
         if let Some(s) = map_of(spec, "updateStrategy") {
@@ -75,34 +93,64 @@ impl Strategy for DaemonSet {
     }
 
     fn prepare_for_create(&self, _cx: &Context<'_>, object: &mut Value) {
-        map_mut(object, &[]).insert("status".into(), COUNTS.iter().map(|k| ((*k).to_owned(), Value::from(0))).collect());
-        map_mut(object, &["metadata", "annotations"]).insert(TEMPLATE_GENERATION.into(), "1".into());
+        map_mut(object, &[]).insert(
+            "status".into(),
+            COUNTS
+                .iter()
+                .map(|k| ((*k).to_owned(), Value::from(0)))
+                .collect(),
+        );
+        map_mut(object, &["metadata", "annotations"])
+            .insert(TEMPLATE_GENERATION.into(), "1".into());
     }
 
     fn validate(&self, _cx: &Context<'_>, object: &Value) -> Errors {
         let mut errors = Errors::new();
         let at = Path::new("spec");
-        let Some(spec) = object.get("spec") else { return errors };
-        selector_and_template(&mut errors, &at, spec, Owner { selector: "daemonset", template: "DaemonSet" });
+        let Some(spec) = object.get("spec") else {
+            return errors;
+        };
+        selector_and_template(
+            &mut errors,
+            &at,
+            spec,
+            Owner {
+                selector: "daemonset",
+                template: "DaemonSet",
+            },
+        );
         non_negative(&mut errors, &at, spec, "minReadySeconds");
-        update_strategy(&mut errors, &at.child("updateStrategy"), spec.get("updateStrategy").unwrap_or(&Value::Null));
+        update_strategy(
+            &mut errors,
+            &at.child("updateStrategy"),
+            spec.get("updateStrategy").unwrap_or(&Value::Null),
+        );
         non_negative(&mut errors, &at, spec, "revisionHistoryLimit");
         errors
     }
 
     fn prepare_for_update(&self, _cx: &Context<'_>, new: &mut Value, old: &Value) {
         keep(new, old, "status");
-        let count = text(old, &["metadata", "annotations", TEMPLATE_GENERATION]).parse::<i64>().unwrap_or(1);
+        let count = text(old, &["metadata", "annotations", TEMPLATE_GENERATION])
+            .parse::<i64>()
+            .unwrap_or(1);
         let of = |v| get(v, &["spec", "template"]);
         let changed = i64::from(!same(of(new), of(old)));
-        map_mut(new, &["metadata", "annotations"])
-            .insert(TEMPLATE_GENERATION.into(), (count + changed).to_string().into());
+        map_mut(new, &["metadata", "annotations"]).insert(
+            TEMPLATE_GENERATION.into(),
+            (count + changed).to_string().into(),
+        );
     }
 
     fn validate_update(&self, cx: &Context<'_>, new: &Value, old: &Value) -> Errors {
         let mut errors = self.validate(cx, new);
         let of = |v| get(v, &["spec", "selector"]);
-        immutable(&mut errors, &Path::new("spec").child("selector"), of(new), of(old));
+        immutable(
+            &mut errors,
+            &Path::new("spec").child("selector"),
+            of(new),
+            of(old),
+        );
         errors
     }
 
@@ -112,9 +160,20 @@ impl Strategy for DaemonSet {
 
     fn validate_status_update(&self, _cx: &Context<'_>, new: &Value, _old: &Value) -> Errors {
         let mut errors = Errors::new();
-        let more = ["observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable", "collisionCount"];
+        let more = [
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ];
         let keys: Vec<&str> = COUNTS.into_iter().chain(more).collect();
-        status_numbers(&mut errors, new.get("status").unwrap_or(&Value::Null), &keys, &[]);
+        status_numbers(
+            &mut errors,
+            new.get("status").unwrap_or(&Value::Null),
+            &keys,
+            &[],
+        );
         errors
     }
 
@@ -150,7 +209,11 @@ fn update_strategy(errors: &mut Errors, at: &Path, s: &Value) {
         },
         other => {
             let shown = format!("{{\"Type\":{},\"RollingUpdate\":null}}", Value::from(other));
-            let mut e = invalid_shown(at, shown, "supported values: \"RollingUpdate\", \"OnDelete\"");
+            let mut e = invalid_shown(
+                at,
+                shown,
+                "supported values: \"RollingUpdate\", \"OnDelete\"",
+            );
             e.kind = ErrorKind::NotSupported;
             errors.push(e);
         }
@@ -164,10 +227,17 @@ fn rolling_update(errors: &mut Errors, at: &Path, r: &Value) {
         not_over_100(errors, &at.child(key), v);
     }
     match (amount(unavailable), amount(surge)) {
-        (0, 0) => errors.push(Error::required(&at.child("maxUnavailable"), "cannot be 0 when maxSurge is 0")),
+        (0, 0) => errors.push(Error::required(
+            &at.child("maxUnavailable"),
+            "cannot be 0 when maxSurge is 0",
+        )),
         (u, s) if u != 0 && s != 0 => {
             let why = "may not be set when maxUnavailable is non-zero";
-            errors.push(Error::invalid(&at.child("maxSurge"), surge.cloned().unwrap_or_default(), why));
+            errors.push(Error::invalid(
+                &at.child("maxSurge"),
+                surge.cloned().unwrap_or_default(),
+                why,
+            ));
         }
         _ => {}
     }
@@ -194,7 +264,10 @@ mod tests {
         o["spec"]["template"]["spec"]["activeDeadlineSeconds"] = 1.into();
         assert_eq!(
             fields(&DaemonSet.validate(&cx(), &o)),
-            ["spec.template.spec.activeDeadlineSeconds", "spec.updateStrategy"]
+            [
+                "spec.template.spec.activeDeadlineSeconds",
+                "spec.updateStrategy"
+            ]
         );
     }
 

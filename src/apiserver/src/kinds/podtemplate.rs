@@ -16,7 +16,10 @@ pub(super) struct PodTemplate;
 static COLUMNS: [Column; 4] = [
     NAME,
     string("Containers", "Names of each container in the template."),
-    string("Images", "Images referenced by each container in the template."),
+    string(
+        "Images",
+        "Images referenced by each container in the template.",
+    ),
     string("Pod Labels", "The labels for the pod template."),
 ];
 
@@ -32,7 +35,14 @@ impl Strategy for PodTemplate {
     fn validate(&self, _cx: &Context<'_>, object: &Value) -> Errors {
         let mut errors = Errors::new();
         let template = object.get("template").unwrap_or(&Value::Null);
-        validate_template(&mut errors, &Path::new("template"), template, Rules { restart_policies: &[] });
+        validate_template(
+            &mut errors,
+            &Path::new("template"),
+            template,
+            Rules {
+                restart_policies: &[],
+            },
+        );
         errors
     }
 
@@ -42,7 +52,12 @@ impl Strategy for PodTemplate {
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
         let [names, images] = containers(get(object, &["template"]));
-        vec![name(object).into(), names, images, map_text(get(object, &["template", "metadata", "labels"]))]
+        vec![
+            name(object).into(),
+            names,
+            images,
+            map_text(get(object, &["template", "metadata", "labels"])),
+        ]
     }
 }
 
@@ -56,6 +71,9 @@ mod tests {
     #[test]
     fn an_empty_one_lacks_containers() {
         let o = idempotent(&PodTemplate, json!({}));
-        assert_eq!(fields(&PodTemplate.validate(&cx(), &o)), ["template.spec.containers"]);
+        assert_eq!(
+            fields(&PodTemplate.validate(&cx(), &o)),
+            ["template.spec.containers"]
+        );
     }
 }

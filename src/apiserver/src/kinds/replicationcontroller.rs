@@ -27,10 +27,16 @@ static COLUMNS: [Column; 8] = [
         "Current",
         "Replicas is the most recently observed number of replicas. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicationcontroller#what-is-a-replicationcontroller",
     ),
-    integer("Ready", "The number of ready replicas for this replication controller."),
+    integer(
+        "Ready",
+        "The number of ready replicas for this replication controller.",
+    ),
     AGE,
     wide("Containers", "Names of each container in the template."),
-    wide("Images", "Images referenced by each container in the template."),
+    wide(
+        "Images",
+        "Images referenced by each container in the template.",
+    ),
     wide(
         "Selector",
         "Selector is a label query over pods that should match the Replicas count. If Selector is empty, it is defaulted to the labels present on the Pod template. Label keys and values that must match in order to be controlled by this replication controller, if empty defaulted to labels on Pod template. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
@@ -53,7 +59,9 @@ impl Strategy for ReplicationController {
                 map_mut(object, &["metadata"]).insert("labels".into(), labels);
             }
         }
-        let Some(spec) = map_of(object, "spec") else { return };
+        let Some(spec) = map_of(object, "spec") else {
+            return;
+        };
         default_value(spec, "replicas", 1);
         default_template(spec);
     }
@@ -65,9 +73,13 @@ impl Strategy for ReplicationController {
     fn validate(&self, _cx: &Context<'_>, object: &Value) -> Errors {
         let mut errors = Errors::new();
         let at = Path::new("spec");
-        let Some(spec) = object.get("spec") else { return errors };
+        let Some(spec) = object.get("spec") else {
+            return errors;
+        };
         non_negative(&mut errors, &at, spec, "minReadySeconds");
-        let selector = get(spec, &["selector"]).and_then(Value::as_object).filter(|m| !m.is_empty());
+        let selector = get(spec, &["selector"])
+            .and_then(Value::as_object)
+            .filter(|m| !m.is_empty());
         if selector.is_none() {
             errors.push(Error::required(&at.child("selector"), ""));
         }
@@ -86,19 +98,34 @@ impl Strategy for ReplicationController {
 
     fn validate_status_update(&self, _cx: &Context<'_>, new: &Value, _old: &Value) -> Errors {
         let mut errors = Errors::new();
-        let keys = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+        let keys = [
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+        ];
         let bounds = [
             ("fullyLabeledReplicas", "replicas"),
             ("readyReplicas", "replicas"),
             ("availableReplicas", "replicas"),
             ("availableReplicas", "readyReplicas"),
         ];
-        status_numbers(&mut errors, new.get("status").unwrap_or(&Value::Null), &keys, &bounds);
+        status_numbers(
+            &mut errors,
+            new.get("status").unwrap_or(&Value::Null),
+            &keys,
+            &bounds,
+        );
         errors
     }
 
     fn field<'a>(&self, object: &'a Value, field: &str) -> Option<Cow<'a, str>> {
-        let replicas = || int(object, &["status", "replicas"]).unwrap_or_default().to_string();
+        let replicas = || {
+            int(object, &["status", "replicas"])
+                .unwrap_or_default()
+                .to_string()
+        };
         (field == "status.replicas").then(|| replicas().into())
     }
 
@@ -128,7 +155,11 @@ impl Strategy for ReplicationController {
 /// The selector of equalities that the map stands for.
 fn parsed(selector: Option<&Map<String, Value>>) -> Selector {
     let pairs = selector.into_iter().flatten();
-    Selector::from_map(&pairs.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect())
+    Selector::from_map(
+        &pairs
+            .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -139,9 +170,15 @@ mod tests {
     #[test]
     fn the_selector_comes_from_the_template() {
         let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
-        let mut o = idempotent(&ReplicationController, json!({"spec": {"template": template}}));
+        let mut o = idempotent(
+            &ReplicationController,
+            json!({"spec": {"template": template}}),
+        );
         assert!(ReplicationController.validate(&cx(), &o).is_empty());
-        assert_eq!((&o["spec"]["selector"], &o["metadata"]["labels"]), (&json!({"app": "x"}), &json!({"app": "x"})));
+        assert_eq!(
+            (&o["spec"]["selector"], &o["metadata"]["labels"]),
+            (&json!({"app": "x"}), &json!({"app": "x"}))
+        );
         o["spec"]["selector"] = json!({"app": "y"});
         o["spec"]["replicas"] = (-1).into();
         assert_eq!(

@@ -2,11 +2,14 @@
 
 use jiff::Timestamp;
 use kontiki_api::field::{Error, Path};
-use kontiki_api::object::{get, int, map_mut, name, text};
 use kontiki_api::names;
+use kontiki_api::object::{get, int, map_mut, name, text};
 use serde_json::{Value, json};
 
-use super::checks::{Errors, clear, default_text, default_value, invalid_shown, items_mut, keep, map_of, member, non_negative, same};
+use super::checks::{
+    Errors, clear, default_text, default_value, invalid_shown, items_mut, keep, map_of, member,
+    non_negative, same,
+};
 use super::columns::{AGE, NAME, age, containers, string, wide};
 use super::pod_spec::default_template;
 use super::workload::{Owner, selector_and_template, status_numbers};
@@ -20,7 +23,10 @@ static COLUMNS: [Column; 5] = [
     string("Ready", "Number of the pod with ready state"),
     AGE,
     wide("Containers", "Names of each container in the template."),
-    wide("Images", "Images referenced by each container in the template."),
+    wide(
+        "Images",
+        "Images referenced by each container in the template.",
+    ),
 ];
 
 /// The members of the spec that may change.
@@ -36,7 +42,11 @@ const MUTABLE: [&str; 7] = [
 
 impl Strategy for StatefulSet {
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        names::dns1123_label(if prefix { name.trim_end_matches('-') } else { name })
+        names::dns1123_label(if prefix {
+            name.trim_end_matches('-')
+        } else {
+            name
+        })
     }
 
     fn has_generation(&self) -> bool {
@@ -45,7 +55,9 @@ impl Strategy for StatefulSet {
 
     fn default(&self, object: &mut Value) {
         default_value(object, "spec", json!({}));
-        let Some(spec) = map_of(object, "spec") else { return };
+        let Some(spec) = map_of(object, "spec") else {
+            return;
+        };
         default_value(spec, "replicas", 1);
         default_value(spec, "revisionHistoryLimit", 10);
         default_text(spec, "podManagementPolicy", "OrderedReady");
@@ -73,13 +85,18 @@ impl Strategy for StatefulSet {
     }
 
     fn prepare_for_create(&self, _cx: &Context<'_>, object: &mut Value) {
-        map_mut(object, &[]).insert("status".into(), json!({"replicas": 0, "availableReplicas": 0}));
+        map_mut(object, &[]).insert(
+            "status".into(),
+            json!({"replicas": 0, "availableReplicas": 0}),
+        );
     }
 
     fn validate(&self, _cx: &Context<'_>, object: &Value) -> Errors {
         let mut errors = Errors::new();
         let at = Path::new("spec");
-        let Some(spec) = object.get("spec") else { return errors };
+        let Some(spec) = object.get("spec") else {
+            return errors;
+        };
         match text(spec, &["podManagementPolicy"]) {
             "" => errors.push(Error::required(&at.child("podManagementPolicy"), "")),
             "OrderedReady" | "Parallel" => {}
@@ -88,7 +105,11 @@ impl Strategy for StatefulSet {
                 errors.push(Error::invalid(&at.child("podManagementPolicy"), other, why));
             }
         }
-        update_strategy(&mut errors, &at.child("updateStrategy"), spec.get("updateStrategy").unwrap_or(&Value::Null));
+        update_strategy(
+            &mut errors,
+            &at.child("updateStrategy"),
+            spec.get("updateStrategy").unwrap_or(&Value::Null),
+        );
         for key in ["whenDeleted", "whenScaled"] {
             let policy = text(spec, &["persistentVolumeClaimRetentionPolicy", key]);
             if !["Delete", "Retain"].contains(&policy) {
@@ -102,7 +123,15 @@ impl Strategy for StatefulSet {
         if let Some(o) = member(spec, "ordinals") {
             non_negative(&mut errors, &at.child("ordinals"), o, "start");
         }
-        selector_and_template(&mut errors, &at, spec, Owner { selector: "statefulset", template: "StatefulSet" });
+        selector_and_template(
+            &mut errors,
+            &at,
+            spec,
+            Owner {
+                selector: "statefulset",
+                template: "StatefulSet",
+            },
+        );
         errors
     }
 
@@ -146,7 +175,12 @@ impl Strategy for StatefulSet {
             ("availableReplicas", "replicas"),
             ("availableReplicas", "readyReplicas"),
         ];
-        status_numbers(&mut errors, new.get("status").unwrap_or(&Value::Null), &keys, &bounds);
+        status_numbers(
+            &mut errors,
+            new.get("status").unwrap_or(&Value::Null),
+            &keys,
+            &bounds,
+        );
         errors
     }
 
@@ -157,8 +191,18 @@ impl Strategy for StatefulSet {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let of = |path: &[&str]| int(object, path).unwrap_or_default();
         let [names, images] = containers(get(object, &["spec", "template"]));
-        let ready = format!("{}/{}", of(&["status", "readyReplicas"]), of(&["spec", "replicas"]));
-        vec![name(object).into(), ready.into(), age(object, now), names, images]
+        let ready = format!(
+            "{}/{}",
+            of(&["status", "readyReplicas"]),
+            of(&["spec", "replicas"])
+        );
+        vec![
+            name(object).into(),
+            ready.into(),
+            age(object, now),
+            names,
+            images,
+        ]
     }
 }
 
@@ -179,7 +223,11 @@ fn update_strategy(errors: &mut Errors, at: &Path, s: &Value) {
         }
         other => {
             let shown = format!("{{\"Type\":{},\"RollingUpdate\":null}}", Value::from(other));
-            errors.push(invalid_shown(at, shown, "must be 'RollingUpdate' or 'OnDelete'"));
+            errors.push(invalid_shown(
+                at,
+                shown,
+                "must be 'RollingUpdate' or 'OnDelete'",
+            ));
         }
     }
 }
@@ -202,13 +250,20 @@ mod tests {
     fn defaults_and_checks() {
         let mut o = full();
         assert!(StatefulSet.validate(&cx(), &o).is_empty());
-        assert_eq!(o["spec"]["volumeClaimTemplates"][0]["status"], json!({"phase": "Pending"}));
+        assert_eq!(
+            o["spec"]["volumeClaimTemplates"][0]["status"],
+            json!({"phase": "Pending"})
+        );
         o["spec"]["podManagementPolicy"] = "x".into();
         o["spec"]["updateStrategy"] = json!({"type": "x"});
         o["spec"]["ordinals"] = json!({"start": -1});
         assert_eq!(
             fields(&StatefulSet.validate(&cx(), &o)),
-            ["spec.podManagementPolicy", "spec.updateStrategy", "spec.ordinals.start"]
+            [
+                "spec.podManagementPolicy",
+                "spec.updateStrategy",
+                "spec.ordinals.start"
+            ]
         );
     }
 
@@ -218,6 +273,9 @@ mod tests {
         new["spec"]["replicas"] = 5.into();
         assert!(StatefulSet.validate_update(&cx(), &new, &old).is_empty());
         new["spec"]["serviceName"] = "t".into();
-        assert_eq!(fields(&StatefulSet.validate_update(&cx(), &new, &old)), ["spec"]);
+        assert_eq!(
+            fields(&StatefulSet.validate_update(&cx(), &new, &old)),
+            ["spec"]
+        );
     }
 }

@@ -19,7 +19,10 @@ pub(super) struct Owner {
 }
 
 /// Deployments and replica sets, which share their words.
-pub(super) const OWNER: Owner = Owner { selector: "deployment", template: "ReplicaSet" };
+pub(super) const OWNER: Owner = Owner {
+    selector: "deployment",
+    template: "ReplicaSet",
+};
 
 /// The selector and the template of a workload whose pods restart always.
 pub(super) fn selector_and_template(errors: &mut Errors, at: &Path, spec: &Value, owner: Owner) {
@@ -80,7 +83,10 @@ pub(super) fn template(
         },
     );
     if int(t, &["spec", "activeDeadlineSeconds"]).is_some() {
-        let why = format!("activeDeadlineSeconds in {} is not Supported", owner.template);
+        let why = format!(
+            "activeDeadlineSeconds in {} is not Supported",
+            owner.template
+        );
         errors.push(Error::forbidden(
             &at.child("spec").child("activeDeadlineSeconds"),
             why,
