@@ -7,6 +7,8 @@
 mod definitions;
 #[path = "build/facts.rs"]
 mod facts;
+#[path = "build/protobuf.rs"]
+mod protobuf;
 #[path = "build/roots.rs"]
 mod roots;
 #[path = "build/table.rs"]
@@ -27,6 +29,7 @@ fn main() {
         ("index.tsv", &table.index),
         ("schemas.tsv", &table.schemas),
         ("words.txt", &table.words),
+        ("protobuf.tsv", &protobuf::table(&definitions)),
     ] {
         let path = Path::new(&out).join(name);
         std::fs::write(&path, text)

@@ -3,7 +3,8 @@
 //!
 //! Entry points: [`Schemas::builtin`] for the schemas of the built-in kinds, [`decode()`] for a body that came in (or
 //! [`json::parse`] and [`check()`] for its parts), [`default()`] for the defaults that schemas carry, [`patch`] for
-//! patches, [`managed`] for field ownership and apply, [`openapi::Api`] for the documents.
+//! patches, [`managed`] for field ownership and apply, [`protobuf`] for bodies in protobuf, [`openapi::Api`] for the
+//! documents.
 //!
 //! Invariants: objects are `serde_json::Value`s whose members are sorted, and after [`check()`] one object has one form.
 //! Nothing here panics on what a client sends, whatever its depth or size, or does I/O. This crate knows of no store, no
@@ -18,6 +19,7 @@ pub mod managed;
 pub mod node;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 mod scalar;
 mod shape;
 
