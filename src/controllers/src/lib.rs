@@ -1,1 +1,150 @@
-//! The control loops, one file each.
+//! The control loops: each brings one kind of thing from what it is to what it should be.
+//!
+//! Entry point: [`Controllers::start`]. One file a loop; each has a `plan` without I/O that a test can call with plain
+//! data, and a thin executor. Loops share the caches of a [`context::Context`].
+//!
+//! Invariants: a loop writes patches of what it owns, with uid and resourceVersion as preconditions, so that a deposed
+//! leader's writes fail. A loop reads its own writes. This crate knows no transport and no store.
+
+pub mod conditions;
+pub mod context;
+pub mod deployment;
+pub mod replicaset;
+pub mod views;
+
+use std::sync::Arc;
+
+use kontiki_base::{Clock, Metrics, SystemClock, Tasks};
+use kontiki_reconcile::Api;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use context::Context;
+
+/// How the loops are set up.
+#[derive(Clone)]
+pub struct Config {
+    /// Which loops run, as in kube-controller-manager's `--controllers`: `*` for all, a name for one, `-name` for all but
+    /// this one. None if it is empty.
+    pub which: Vec<String>,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            which: vec!["*".into()],
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("which", &self.which)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A list of loops names one that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no controller {name:?}; there are {}", names().join(", "))]
+pub struct UnknownController {
+    name: String,
+}
+
+type Start = fn(&Context, &Config);
+
+const LOOPS: [(&str, Start); 2] = [
+    ("deployment-controller", |c, _| deployment::start(c)),
+    ("replicaset-controller", |c, _| replicaset::start(c)),
+];
+
+/// The names of all loops.
+pub fn names() -> Vec<&'static str> {
+    LOOPS.iter().map(|(name, _)| *name).collect()
+}
+
+/// The loops that a list asks for.
+///
+/// # Errors
+/// The list names a loop that does not exist.
+pub fn selected(which: &[String]) -> Result<Vec<&'static str>, UnknownController> {
+    let which: Vec<&str> = which
+        .iter()
+        .map(|w| w.trim())
+        .filter(|w| !w.is_empty())
+        .collect();
+    for name in &which {
+        let bare = name.strip_prefix('-').unwrap_or(name);
+        if *name != "*" && !names().contains(&bare) {
+            return Err(UnknownController {
+                name: bare.to_owned(),
+            });
+        }
+    }
+    let is_on = |name: &&str| {
+        let off = which.iter().any(|w| w.strip_prefix('-') == Some(*name));
+        !off && (which.contains(&"*") || which.contains(name))
+    };
+    Ok(names().into_iter().filter(is_on).collect())
+}
+
+/// Running loops; they end with their task group.
+#[derive(Debug)]
+pub struct Controllers;
+
+impl Controllers {
+    /// Starts the loops that the configuration asks for.
+    ///
+    /// # Errors
+    /// The configuration names a loop that does not exist; nothing was started.
+    pub fn start(
+        config: &Config,
+        api: &Arc<dyn Api>,
+        metrics: &Metrics,
+        tasks: &Tasks,
+    ) -> Result<Controllers, UnknownController> {
+        let on = selected(&config.which)?;
+        let running: Family<[(&'static str, &'static str); 1], Gauge> = metrics.register(
+            "running_managed_controllers",
+            "Loops that run.",
+            Family::default(),
+        );
+        let context = Context::new(api.clone(), tasks.clone(), config.clock.clone());
+        for (name, start) in LOOPS.iter().filter(|(name, _)| on.contains(name)) {
+            start(&context, config);
+            running.get_or_create(&[("name", *name)]).set(1);
+        }
+        Ok(Controllers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_are_selected_as_upstream_does_it() {
+        let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(selected(&list("*")), Ok(names()));
+        assert_eq!(selected(&list("")), Ok(vec![]));
+        assert_eq!(
+            selected(&list("replicaset-controller")),
+            Ok(vec!["replicaset-controller"])
+        );
+        assert!(
+            !selected(&list("*,-replicaset-controller"))
+                .expect("valid")
+                .contains(&"replicaset-controller")
+        );
+        assert!(
+            selected(&list("*,-nothing"))
+                .expect_err("unknown")
+                .to_string()
+                .contains("there is no controller \"nothing\"")
+        );
+    }
+}

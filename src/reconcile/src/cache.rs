@@ -154,9 +154,9 @@ impl<V: View> Cache<V> {
     /// adding a key to a queue. Objects that are already there come as `Added`, before this returns.
     pub fn on_event(&self, handler: impl Fn(&Event<V>) + Send + Sync + 'static) {
         let handler: Arc<Handler<V>> = Arc::new(Box::new(handler));
-        let objects = self.0.objects.read();
-        for v in objects.values() {
-            handler(&Event::Added(v.clone()));
+        let _delivery = self.0.delivery.lock();
+        for v in self.list() {
+            handler(&Event::Added(v));
         }
         self.0.handlers.lock().push(handler);
     }
