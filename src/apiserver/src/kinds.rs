@@ -12,6 +12,7 @@ mod endpoints;
 mod endpointslice;
 mod event;
 mod lease;
+mod limitrange;
 mod namespace;
 mod node;
 mod persistentvolume;
@@ -21,6 +22,7 @@ mod pod_spec;
 mod podtemplate;
 mod replicaset;
 mod replicationcontroller;
+mod resourcequota;
 mod secret;
 mod service;
 mod serviceaccount;
@@ -42,6 +44,7 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("", "configmaps") => &configmap::ConfigMap,
         ("", "endpoints") => &endpoints::Endpoints,
         ("", "events") => &event::Event { strict: false },
+        ("", "limitranges") => &limitrange::LimitRange,
         ("", "namespaces") => &namespace::Namespace,
         ("", "nodes") => &node::Node,
         ("", "persistentvolumeclaims") => &persistentvolumeclaim::PersistentVolumeClaim,
@@ -49,6 +52,7 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("", "pods") => &pod::Pod,
         ("", "podtemplates") => &podtemplate::PodTemplate,
         ("", "replicationcontrollers") => &replicationcontroller::ReplicationController,
+        ("", "resourcequotas") => &resourcequota::ResourceQuota,
         ("", "secrets") => &secret::Secret,
         ("", "services") => &service::Service,
         ("", "serviceaccounts") => &serviceaccount::ServiceAccount,

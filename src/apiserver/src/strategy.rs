@@ -63,6 +63,11 @@ pub trait Strategy: Send + Sync + 'static {
         false
     }
 
+    /// Whether a change of the metadata makes a new generation, as one of what is asked for does.
+    fn metadata_counts(&self, _new: &Value, _old: &Value) -> bool {
+        false
+    }
+
     /// Whether a PUT of a name that does not exist creates the object.
     fn allow_create_on_update(&self) -> bool {
         false

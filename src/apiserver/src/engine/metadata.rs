@@ -69,7 +69,7 @@ pub(super) fn count_generation(new: &mut Value, old: &Value, kind: &Kind) {
             .collect()
     };
     let generation = object::int(old, &["metadata", "generation"]).unwrap_or(0);
-    let changed = i64::from(wanted(new) != wanted(old));
+    let changed = i64::from(wanted(new) != wanted(old) || kind.strategy.metadata_counts(new, old));
     of(new).insert("generation".into(), (generation + changed).into());
 }
 

@@ -74,6 +74,9 @@ impl Strategy for DaemonSet {
 
     fn default(&self, object: &mut Value) {
         default_value(object, "spec", json!({}));
+        map_mut(object, &["metadata", "annotations"])
+            .entry(TEMPLATE_GENERATION)
+            .or_insert_with(|| "0".into());
         let Some(spec) = map_of(object, "spec") else {
             return;
         };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::checks::{
     Errors, default_text, default_value, immutable, invalid_shown, keep, map_of, member,
-    non_negative,
+    non_negative, same,
 };
 use super::columns;
 use super::columns::{AGE, NAME, containers, number, selector, string, wide};
@@ -44,6 +44,11 @@ static COLUMNS: [Column; 8] = [
 impl Strategy for Deployment {
     fn has_generation(&self) -> bool {
         true
+    }
+
+    fn metadata_counts(&self, new: &Value, old: &Value) -> bool {
+        let of = |v| get(v, &["metadata", "annotations"]);
+        !same(of(new), of(old))
     }
 
     fn default(&self, object: &mut Value) {

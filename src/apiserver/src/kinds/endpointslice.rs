@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use kontiki_api::field::{Error, Path};
 use kontiki_api::names;
-use kontiki_api::object::{int, list, text};
+use kontiki_api::object::{get, int, list, text};
 use serde_json::Value;
 
 use super::checks::{
     Errors, PORT_RANGE, complain, default_text, default_value, endpoint_ip, immutable, is_port,
-    items_mut, member,
+    items_mut, member, same,
 };
 use super::columns::{AGE, NAME, named_row, string};
 use super::endpoints::{PROTOCOLS, slice_port_name};
@@ -48,6 +48,11 @@ const SHOWN_MAX: usize = 3;
 impl Strategy for EndpointSlice {
     fn has_generation(&self) -> bool {
         true
+    }
+
+    fn metadata_counts(&self, new: &Value, old: &Value) -> bool {
+        let of = |v| get(v, &["metadata", "labels"]);
+        !same(of(new), of(old))
     }
 
     fn default(&self, object: &mut Value) {

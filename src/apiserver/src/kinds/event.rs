@@ -52,7 +52,10 @@ static COLUMNS: [Column; 10] = [
         "The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)",
     ),
     wide("Count", "The number of times this event has occurred."),
-    super::columns::NAME,
+    Column {
+        priority: 1,
+        ..super::columns::NAME
+    },
 ];
 
 /// The namespace of events about objects that are in none.

@@ -76,6 +76,7 @@ impl Strategy for Pod {
     fn prepare_for_update(&self, _cx: &Context<'_>, new: &mut Value, old: &Value) {
         keep(new, old, "status");
         positive_grace(new);
+        admission::carry_over(new, old);
     }
 
     fn validate_update(&self, _cx: &Context<'_>, new: &Value, old: &Value) -> Errors {

@@ -32,6 +32,19 @@ pub(super) fn admit(cx: &Context<'_>, pod: &mut Value) -> Result<(), ApiError> {
     runtime_class(cx, pod)
 }
 
+/// What the plugins do to an update: what it does not state stays, and the pod still leaves a failed node after a while.
+pub(super) fn carry_over(new: &mut Value, old: &Value) {
+    let (Some(spec), Some(was)) = (new.get_mut("spec"), old.get("spec")) else {
+        return;
+    };
+    for key in ["priority", "preemptionPolicy"] {
+        if let Some(v) = member(was, key) {
+            default_value(spec, key, v.clone());
+        }
+    }
+    tolerate(new);
+}
+
 fn forbidden(pod: &Value, why: String) -> ApiError {
     ApiError::forbidden(catalogue::known::pods(), name(pod), why)
 }
@@ -409,6 +422,19 @@ mod tests {
         let mut p = pod(json!({"priorityClassName": "system-node-critical"}));
         admit(&with(&cluster), &mut p).expect("admitted");
         assert_eq!(p["spec"]["priority"], 2_000_001_000);
+    }
+
+    #[test]
+    fn an_update_keeps_what_it_does_not_state() {
+        let cluster = cluster();
+        let mut old = pod(json!({}));
+        admit(&with(&cluster), &mut old).expect("admitted");
+        let mut new = pod(json!({}));
+        carry_over(&mut new, &old);
+        assert_eq!(
+            (&new["spec"]["priority"], &new["spec"]["tolerations"]),
+            (&json!(0), &old["spec"]["tolerations"])
+        );
     }
 
     #[test]
