@@ -19,6 +19,7 @@ use openraft::impls::{BoxedErrorSource, InlineBatch, TokioRuntime, leader_id_std
 use openraft::raft::responder::Responder;
 use openraft::type_config::alias::{EntryOf, LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
 use openraft::{BasicNode, OptionalSend, RaftTypeConfig};
+use tokio_util::sync::CancellationToken;
 
 use crate::command::{Answer, Command};
 
@@ -72,6 +73,7 @@ impl<T: OptionalSend + 'static> Responder<Types, T> for Reply<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     failure: OnceLock<String>,
+    failed: CancellationToken,
 }
 
 impl Health {
@@ -80,7 +82,13 @@ impl Health {
         let reason = reason.into();
         if self.failure.set(reason.clone()).is_ok() {
             tracing::error!(reason, "the store has failed and takes no more writes");
+            self.failed.cancel();
         }
+    }
+
+    /// Returns when the store has failed.
+    pub(crate) async fn failed(&self) {
+        self.failed.cancelled().await;
     }
 
     pub(crate) fn failure(&self) -> Option<&str> {

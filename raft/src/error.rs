@@ -66,8 +66,9 @@ pub enum StoreError {
         /// Which rule, and by how much.
         reason: String,
     },
-    /// No quorum confirmed the read.
-    #[error("the read could not be confirmed: {reason}")]
+    /// The store cannot serve now: no quorum confirmed the read, or the store's disk has failed. A
+    /// write that is answered with this was not written.
+    #[error("the store is unavailable: {reason}")]
     Unavailable {
         /// What is missing.
         reason: String,

@@ -36,7 +36,7 @@ pub(crate) const LOG_QUEUE_MAX: usize = 64;
 /// The log is cut after this many bytes; opening a store reads at most about this much log.
 pub(crate) const LOG_BYTES_BETWEEN_CUTS: u64 = 16 * 1024 * 1024;
 /// Entries that stay in the log when it is cut.
-pub(crate) const LOG_ENTRIES_KEPT: u64 = 64;
+pub(crate) const LOG_ENTRIES_KEPT: u64 = 16;
 /// Bytes of state that one database batch collects while a long log is replayed.
 pub(crate) const APPLY_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Linearizable reads that wait for the next round; at the limit a reader waits.

@@ -393,7 +393,10 @@ fn join(thread: JoinHandle<()>) {
 impl Drop for RaftStore {
     fn drop(&mut self) {
         self.stop.cancel();
-        if let Some(thread) = self.thread.lock().take() {
+        // An observer that owns the store may be what lets it go, on that very thread.
+        if let Some(thread) = self.thread.lock().take()
+            && thread.thread().id() != std::thread::current().id()
+        {
             join(thread);
         }
     }

@@ -88,7 +88,8 @@ pub trait Store: Send + Sync + 'static {
     /// Numbers about the store, for export.
     fn metrics(&self) -> StoreMetrics;
 
-    /// Ends the store: writes that wait are answered, watches end, files are closed.
+    /// Ends the store: writes that wait are answered, watches end. What was applied can still be
+    /// read; files are closed when the store is dropped.
     async fn shutdown(&self);
 }
 

@@ -15,7 +15,8 @@ use crate::{Change, Range, Revision, StoreError};
 
 /// The changes of a range, in order, each exactly once. It ends after its first error.
 pub struct WatchStream {
-    history: Arc<dyn History>,
+    /// Let go of once the watch is live: it keeps the store's files open.
+    history: Option<Arc<dyn History>>,
     range: Range,
     /// The next revision to read from history.
     next: Revision,
@@ -42,7 +43,7 @@ impl WatchStream {
         id: u64,
     ) -> WatchStream {
         WatchStream {
-            history,
+            history: Some(history),
             range,
             next: from,
             live_after,
@@ -62,6 +63,7 @@ impl WatchStream {
 
     fn end(&mut self, error: StoreError) -> Poll<Option<Result<Arc<Change>, StoreError>>> {
         self.ended = true;
+        self.history = None;
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -77,13 +79,13 @@ impl Stream for WatchStream {
             if let Some(change) = self.past.pop_front() {
                 return Poll::Ready(Some(Ok(change)));
             }
-            if self.next <= self.live_after {
-                let read = self.history.changes(
-                    &self.range,
-                    self.next,
-                    self.live_after,
-                    CATCH_UP_ROWS_MAX,
-                );
+            if let Some(history) = &self.history {
+                if self.next > self.live_after {
+                    self.history = None;
+                    continue;
+                }
+                let read =
+                    history.changes(&self.range, self.next, self.live_after, CATCH_UP_ROWS_MAX);
                 match read {
                     Ok(past) => {
                         self.past.extend(past.changes);

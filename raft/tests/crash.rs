@@ -124,7 +124,7 @@ async fn write(store: &RaftStore, writer: u64, number: u64, value_bytes: usize) 
     };
     match store.txn(txn).await {
         Ok(TxnOutcome::Committed { revision, .. }) => {
-            say(&format!("ack {writer} {number} {revision}"))
+            say(&format!("ack {writer} {number} {revision}"));
         }
         other => panic!("writer {writer} number {number}: {other:?}"),
     }

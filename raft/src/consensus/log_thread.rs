@@ -127,19 +127,20 @@ impl Writer {
         }
     }
 
-    fn write(&self, job: Job, waiting: &mut Vec<Done>) -> Result<(), rocksdb::Error> {
+    fn write(&self, job: Job, waiting: &mut Vec<Done>) -> io::Result<()> {
         waiting.push(job.done);
         let bytes = job.batch.size_in_bytes() as u64;
         self.counters.log_bytes.fetch_add(bytes, Ordering::Relaxed);
         fail::fail_point!("log-before-write");
-        self.db.write(job.batch)
+        fail::fail_point!("log-write-fails", |_| Err(io::Error::other("a test")));
+        self.db.write(job.batch).map_err(io::Error::other)
     }
 
-    fn sync(&self) -> Result<(), rocksdb::Error> {
+    fn sync(&self) -> io::Result<()> {
         fail::fail_point!("log-before-sync");
         if self.fsync {
             let started = Instant::now();
-            self.db.sync()?;
+            self.db.sync().map_err(io::Error::other)?;
             self.counters
                 .fsync_seconds
                 .record_duration(started.elapsed());

@@ -80,7 +80,8 @@ impl Node {
         };
         tokio::select! {
             () = propose(&raft, &mut self.requests, &self.counters, &self.stop) => {}
-            () = reads::serve(&raft, &mut self.rounds) => {}
+            () = reads::serve(&mut self.rounds, || reads::confirm(&raft)) => {}
+            () = self.health.failed() => {}
             () = self.upkeep.run(&raft) => {}
             () = drained => tracing::warn!("closing the store before its last writes are answered"),
         }
@@ -88,6 +89,7 @@ impl Node {
             self.health.fail("replication has ended");
         }
         self.readers.set_alone(false);
+        self.requests.close();
         self.hub.close();
         if let Err(error) = raft.shutdown().await {
             tracing::error!(%error, "replication did not end cleanly");

@@ -60,6 +60,11 @@ impl Writers {
     /// Hands in a transaction and waits for its answer.
     pub(crate) async fn write(&self, txn: Txn) -> TxnResult {
         let bytes = check_txn(&txn)?;
+        if let Some(reason) = self.health.failure() {
+            return Err(StoreError::Unavailable {
+                reason: reason.to_owned(),
+            });
+        }
         if self.queue.is_closed() {
             return Err(StoreError::Closed);
         }

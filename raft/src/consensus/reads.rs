@@ -66,10 +66,10 @@ impl Readers {
 
 /// Serves readers until the store closes. Who asks during a round waits for the next one: the
 /// running one may have begun before something that the reader knows of was committed.
-pub(crate) async fn serve(raft: &Raft, rounds: &mut Rounds) {
+pub(crate) async fn serve(rounds: &mut Rounds, round: impl AsyncFn() -> Result<(), StoreError>) {
     let mut waiting = Vec::new();
     while rounds.recv_many(&mut waiting, READS_WAITING_MAX).await > 0 {
-        let result = confirm(raft).await;
+        let result = round().await;
         for reader in waiting.drain(..) {
             // A reader that is gone does not wait for its answer.
             drop(reader.send(result.clone()));
@@ -95,5 +95,70 @@ pub(crate) async fn confirm(raft: &Raft) -> Result<(), StoreError> {
         Err(RaftError::Fatal(fatal)) => Err(StoreError::Unavailable {
             reason: fatal.to_string(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn readers_share_the_round_that_begins_after_they_ask() {
+        let hub = Arc::new(Hub::default());
+        let (readers, mut rounds) = Readers::new(Arc::clone(&hub), Arc::default());
+        let begun = AtomicUsize::new(0);
+        let finish = Semaphore::new(0);
+        let serving = serve(&mut rounds, async || {
+            begun.fetch_add(1, Ordering::SeqCst);
+            finish.acquire().await.expect("it is not closed").forget();
+            Ok(())
+        });
+        let reading = async {
+            let first = readers.read_index();
+            let late = async {
+                while begun.load(Ordering::SeqCst) == 0 {
+                    tokio::task::yield_now().await;
+                }
+                // Three who ask during the first round share the second.
+                let release = async {
+                    hub.publish(&[], Revision(5));
+                    finish.add_permits(2);
+                };
+                let (a, b, c, ()) = tokio::join!(
+                    readers.read_index(),
+                    readers.read_index(),
+                    readers.read_index(),
+                    release
+                );
+                [a, b, c].map(|read| read.expect("the round succeeds"))
+            };
+            let (_, late) = tokio::join!(first, late);
+            assert_eq!(late, [Revision(5); 3]);
+        };
+        tokio::select! {
+            () = serving => panic!("the queue is open"),
+            () = reading => {}
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn alone_no_round_is_needed_until_the_store_fails() {
+        let hub = Arc::new(Hub::default());
+        let health = Arc::new(Health::default());
+        let (readers, rounds) = Readers::new(Arc::clone(&hub), Arc::clone(&health));
+        readers.set_alone(true);
+        hub.publish(&[], Revision(3));
+        assert_eq!(readers.read_index().await.unwrap(), Revision(3));
+        health.fail("a test");
+        assert!(matches!(
+            readers.read_index().await,
+            Err(StoreError::Unavailable { .. })
+        ));
+        drop(rounds);
     }
 }
