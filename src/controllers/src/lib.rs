@@ -9,6 +9,8 @@
 pub mod conditions;
 pub mod context;
 pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
 pub mod replicaset;
 pub mod views;
 
@@ -57,8 +59,10 @@ pub struct UnknownController {
 
 type Start = fn(&Context, &Config);
 
-const LOOPS: [(&str, Start); 2] = [
+const LOOPS: [(&str, Start); 4] = [
     ("deployment-controller", |c, _| deployment::start(c)),
+    ("endpoints-controller", |c, _| endpoints::start(c)),
+    ("endpointslice-controller", |c, _| endpointslice::start(c)),
     ("replicaset-controller", |c, _| replicaset::start(c)),
 ];
 

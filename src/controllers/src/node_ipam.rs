@@ -118,7 +118,7 @@ impl Reconcile<String> for NodeIpam {
         };
         let Some(range) = self.choose(&node) else {
             let about = ObjectRef::new(known::nodes(), &node.metadata);
-            self.recorder.warning(&about, "CIDRNotAvailable", "No range of pod addresses is left for the node");
+            self.recorder.warning(about, "CIDRNotAvailable", "No range of pod addresses is left for the node");
             return Ok(Outcome::Done);
         };
         let patch = json!({

@@ -105,7 +105,7 @@ impl NodeLifecycle {
         if let Some(conditions) = &patches.conditions {
             let about = ObjectRef::new(known::nodes(), &node.metadata);
             let message = format!("Node {name} status is now: NodeNotReady");
-            self.recorder.normal(&about, "NodeNotReady", &message);
+            self.recorder.normal(about, "NodeNotReady", &message);
             let patch = json!({"metadata": precondition(&node.metadata), "status": {"conditions": conditions}});
             self.client.patch(known::nodes(), ("", name), "status", PatchKind::Merge, &patch).await?;
             // The write has changed the revision: the taints follow with the event that it causes.
@@ -166,7 +166,7 @@ impl Reconcile<String> for NodeLifecycle {
         for pod in due {
             let about = ObjectRef::new(known::pods(), &pod.metadata);
             let message = format!("Marking for deletion Pod {}", pod.metadata.key());
-            self.recorder.normal(&about, "TaintManagerEviction", &message);
+            self.recorder.normal(about, "TaintManagerEviction", &message);
             evict::delete(&self.client, &pod).await?;
         }
         Ok(Outcome::After(next.map_or(MONITOR_INTERVAL, |n| n.min(MONITOR_INTERVAL))))

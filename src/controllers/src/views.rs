@@ -2,10 +2,15 @@
 
 mod node;
 mod pod;
+mod service;
 mod workload;
 
 pub use node::{Lease, Node, NodeCondition};
 pub use pod::{Pod, PodPort};
+pub use service::{
+    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Endpoints, Service, ServicePort,
+    TargetRef,
+};
 pub use workload::{
     Condition, Deployment, DeploymentStatus, ReplicaSet, ReplicaSetStatus, RollingUpdate, Strategy,
 };
@@ -89,5 +94,15 @@ macro_rules! views {
 }
 
 views!(
-    Meta, Namespace, ConfigMap, Pod, Node, Lease, Deployment, ReplicaSet
+    Meta,
+    Namespace,
+    ConfigMap,
+    Pod,
+    Node,
+    Lease,
+    Deployment,
+    ReplicaSet,
+    Service,
+    EndpointSlice,
+    Endpoints
 );
