@@ -87,10 +87,15 @@ impl Log {
         self.shared.state.lock().forget_upto(index);
     }
 
-    async fn write(&self, batch: WriteBatch, durable: bool) -> io::Result<()> {
+    /// Writes, and waits until it is done.
+    async fn write(
+        &self,
+        durable: bool,
+        fill: impl FnOnce(&Db, &mut WriteBatch) + Send + 'static,
+    ) -> io::Result<()> {
         let (done, written) = oneshot::channel();
         self.shared.thread.send(Job {
-            batch,
+            fill: Box::new(fill),
             durable,
             done: Done::Caller(done),
         })?;
@@ -226,10 +231,11 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let mut batch = WriteBatch::default();
-        let meta = self.shared.db.family(META);
-        batch.put_cf(meta, keys::META_VOTE, codec::encode(vote));
-        self.write(batch, true).await?;
+        let row = codec::encode(vote);
+        self.write(true, move |db, batch| {
+            batch.put_cf(db.family(META), keys::META_VOTE, row);
+        })
+        .await?;
         self.shared.state.lock().vote = Some(*vote);
         Ok(())
     }
@@ -239,21 +245,21 @@ impl RaftLogStorage<Types> for Log {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut batch = WriteBatch::default();
+        let mut rows = Vec::new();
         {
-            let log = self.shared.db.family(LOG);
-            let mut row = Vec::new();
             let mut state = self.shared.state.lock();
             for entry in entries {
-                row.clear();
-                codec::encode_into(&mut row, &entry);
-                batch.put_cf(log, keys::log(entry.log_id.index), &row);
+                rows.push((entry.log_id.index, codec::encode(&entry)));
                 state.last = Some(entry.log_id);
                 state.recent.push_back(entry);
             }
         }
         self.shared.thread.send(Job {
-            batch,
+            fill: Box::new(move |db, batch| {
+                for (index, row) in rows {
+                    batch.put_cf(db.family(LOG), keys::log(index), row);
+                }
+            }),
             durable: true,
             done: Done::Appended(callback),
         })
@@ -261,12 +267,6 @@ impl RaftLogStorage<Types> for Log {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let first_gone = last.map_or(0, |id| id.index + 1);
-        let mut batch = WriteBatch::default();
-        batch.delete_range_cf(
-            self.shared.db.family(LOG),
-            keys::log(first_gone),
-            keys::log(u64::MAX),
-        );
         {
             let mut state = self.shared.state.lock();
             while state
@@ -278,14 +278,14 @@ impl RaftLogStorage<Types> for Log {
             }
             state.last = last;
         }
-        self.write(batch, true).await
+        self.write(true, move |db, batch| {
+            let log = db.family(LOG);
+            batch.delete_range_cf(log, keys::log(first_gone), keys::log(u64::MAX));
+        })
+        .await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        let mut batch = WriteBatch::default();
-        let db = &self.shared.db;
-        batch.delete_range_cf(db.family(LOG), keys::log(0), keys::log(upto.index + 1));
-        batch.put_cf(db.family(META), keys::META_PURGED, codec::encode(&upto));
         fail::fail_point!("purge-before-write");
         {
             let mut state = self.shared.state.lock();
@@ -296,6 +296,10 @@ impl RaftLogStorage<Types> for Log {
             }
         }
         // A purge that a crash takes back leaves entries that are purged again later.
-        self.write(batch, false).await
+        self.write(false, move |db, batch| {
+            batch.delete_range_cf(db.family(LOG), keys::log(0), keys::log(upto.index + 1));
+            batch.put_cf(db.family(META), keys::META_PURGED, codec::encode(&upto));
+        })
+        .await
     }
 }

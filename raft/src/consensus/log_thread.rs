@@ -1,7 +1,8 @@
 //! The thread that writes the Raft log and makes it durable.
 //!
-//! It takes everything that waits, writes it in order, syncs once, and tells all who wait: that is
-//! the group commit. All writes of the log go through it, so they never overtake each other.
+//! It takes everything that waits, writes it in one piece, syncs once, and tells all who wait: that
+//! is the group commit. All writes of the log go through it, so they never overtake each other, and
+//! what a crash leaves of the ones that were not synced has no holes.
 
 use std::io;
 use std::sync::Arc;
@@ -27,9 +28,13 @@ pub(crate) enum Done {
     Caller(oneshot::Sender<io::Result<()>>),
 }
 
+/// Puts a write into a batch.
+pub(crate) type Fill = Box<dyn FnOnce(&Db, &mut WriteBatch) + Send>;
+
 /// A write to the log.
 pub(crate) struct Job {
-    pub(crate) batch: WriteBatch,
+    /// Puts the write into the batch of its group.
+    pub(crate) fill: Fill,
     /// False for what may be lost in a crash and is then simply done again.
     pub(crate) durable: bool,
     pub(crate) done: Done,
@@ -96,16 +101,17 @@ struct Writer {
 impl Writer {
     fn run(&self, jobs: &Receiver<Job>) {
         let mut waiting = Vec::with_capacity(LOG_QUEUE_MAX);
-        while let Ok(job) = jobs.recv() {
-            let mut durable = job.durable;
-            let result = self.write(job, &mut waiting).and_then(|()| {
-                while waiting.len() < LOG_QUEUE_MAX {
-                    let Ok(job) = jobs.try_recv() else { break };
-                    durable |= job.durable;
-                    self.write(job, &mut waiting)?;
-                }
-                if durable { self.sync() } else { Ok(()) }
-            });
+        while let Ok(first) = jobs.recv() {
+            let mut batch = WriteBatch::default();
+            let mut durable = false;
+            for job in std::iter::once(first).chain(jobs.try_iter().take(LOG_QUEUE_MAX)) {
+                (job.fill)(&self.db, &mut batch);
+                durable |= job.durable;
+                waiting.push(job.done);
+            }
+            let result = self
+                .write(batch)
+                .and_then(|()| if durable { self.sync() } else { Ok(()) });
             if let Err(error) = &result {
                 self.health.fail(format!("writing the log: {error}"));
             }
@@ -127,13 +133,12 @@ impl Writer {
         }
     }
 
-    fn write(&self, job: Job, waiting: &mut Vec<Done>) -> io::Result<()> {
-        waiting.push(job.done);
-        let bytes = job.batch.size_in_bytes() as u64;
+    fn write(&self, batch: WriteBatch) -> io::Result<()> {
+        let bytes = batch.size_in_bytes() as u64;
         self.counters.log_bytes.fetch_add(bytes, Ordering::Relaxed);
         fail::fail_point!("log-before-write");
         fail::fail_point!("log-write-fails", |_| Err(io::Error::other("a test")));
-        self.db.write(job.batch).map_err(io::Error::other)
+        self.db.write(batch).map_err(io::Error::other)
     }
 
     fn sync(&self) -> io::Result<()> {
