@@ -23,7 +23,7 @@ pub(super) fn merge(
             .collect());
     }
     if !shape.is_some_and(Shape::merges) {
-        return replacement(patch);
+        return Ok(replacement(patch));
     }
     if original.is_empty() && patch.is_empty() {
         return Ok(original);
@@ -39,9 +39,12 @@ pub(super) fn merge(
 }
 
 /// A list whose strategy is to be replaced takes the patch as it is written.
-fn replacement(mut patch: Vec<Value>) -> Result<Vec<Value>, PatchError> {
+fn replacement(mut patch: Vec<Value>) -> Vec<Value> {
     patch.iter_mut().for_each(discard_nulls);
-    Ok(patch)
+    match without_directives(Value::Array(patch)) {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    }
 }
 
 /// Merges a list and orders it by a `$setElementOrder` directive, which must agree with the order in the patch.
