@@ -12,7 +12,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kontiki_api::{OwnerReference, Resource, catalogue};
 use kontiki_reconcile::{
-    Cache, CallError, Client, DeleteOptions, Outcome, PatchKind, Preconditions, Queue, Reconcile, Selection, run,
+    Cache, CallError, Client, DeleteOptions, Outcome, PatchKind, Preconditions, Queue, Reconcile,
+    Selection, run,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -21,7 +22,7 @@ use crate::context::{Context, precondition};
 use crate::views::Meta;
 
 use graph::{Graph, Item};
-pub use plan::{Command, OwnerState, plan};
+use plan::{Command, OwnerState, plan};
 
 const WORKERS: usize = 4;
 /// Uids of owners that are known to be gone; at the limit they are forgotten and looked for again.
@@ -75,7 +76,11 @@ pub fn start(context: &Context) {
 }
 
 impl GarbageCollector {
-    async fn owner_state(&self, item: &Item, owner: &OwnerReference) -> Result<OwnerState, CallError> {
+    async fn owner_state(
+        &self,
+        item: &Item,
+        owner: &OwnerReference,
+    ) -> Result<OwnerState, CallError> {
         if let Some(state) = self.graph.lock().owner_state(&owner.uid) {
             return Ok(state);
         }
@@ -116,10 +121,13 @@ impl GarbageCollector {
             Command::KeepOwners(owners) => {
                 self.patch(item, json!({"ownerReferences": owners})).await
             }
-            Command::KeepFinalizers(finalizers) => self.patch(item, json!({"finalizers": finalizers})).await,
+            Command::KeepFinalizers(finalizers) => {
+                self.patch(item, json!({"finalizers": finalizers})).await
+            }
             Command::Orphan(dependents) => {
                 for (dependent, owners) in dependents {
-                    self.patch(&dependent, json!({"ownerReferences": owners})).await?;
+                    self.patch(&dependent, json!({"ownerReferences": owners}))
+                        .await?;
                 }
                 Ok(())
             }
@@ -134,7 +142,11 @@ impl GarbageCollector {
                     propagation_policy: Some(propagation_policy),
                     ..DeleteOptions::default()
                 };
-                gone_is_good(self.client.delete(item.resource, &m.namespace, &m.name, &options).await)
+                gone_is_good(
+                    self.client
+                        .delete(item.resource, &m.namespace, &m.name, &options)
+                        .await,
+                )
             }
         }
     }
@@ -147,7 +159,12 @@ impl GarbageCollector {
         }
         let patch = json!({"metadata": metadata});
         let at = (m.namespace.as_str(), m.name.as_str());
-        gone_is_good(self.client.patch(item.resource, at, "", PatchKind::Merge, &patch).await.map(drop))
+        gone_is_good(
+            self.client
+                .patch(item.resource, at, "", PatchKind::Merge, &patch)
+                .await
+                .map(drop),
+        )
     }
 }
 

@@ -11,6 +11,10 @@ pub mod context;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod garbage_collector;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pod_garbage_collector;
 pub mod replicaset;
 pub mod views;
 
@@ -29,6 +33,10 @@ pub struct Config {
     /// Which loops run, as in kube-controller-manager's `--controllers`: `*` for all, a name for one, `-name` for all but
     /// this one. None if it is empty.
     pub which: Vec<String>,
+    /// The range of pod addresses, which nodes get their own ranges out of, as in `10.244.0.0/16`.
+    pub cluster_cidr: String,
+    /// The cluster's CA as PEM, which is published to every namespace.
+    pub root_ca_pem: String,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
 }
@@ -37,6 +45,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             which: vec!["*".into()],
+            cluster_cidr: "10.244.0.0/16".into(),
+            root_ca_pem: String::new(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -59,10 +69,18 @@ pub struct UnknownController {
 
 type Start = fn(&Context, &Config);
 
-const LOOPS: [(&str, Start); 4] = [
+const LOOPS: [(&str, Start); 8] = [
     ("deployment-controller", |c, _| deployment::start(c)),
     ("endpoints-controller", |c, _| endpoints::start(c)),
     ("endpointslice-controller", |c, _| endpointslice::start(c)),
+    ("garbage-collector-controller", |c, _| {
+        garbage_collector::start(c);
+    }),
+    ("node-ipam-controller", node_ipam::start),
+    ("node-lifecycle-controller", |c, _| node_lifecycle::start(c)),
+    ("pod-garbage-collector-controller", |c, _| {
+        pod_garbage_collector::start(c);
+    }),
     ("replicaset-controller", |c, _| replicaset::start(c)),
 ];
 

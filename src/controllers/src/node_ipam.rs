@@ -36,12 +36,18 @@ impl ClusterRange {
     /// Returns `None` if the text is no IPv4 prefix, or one that holds no node's range.
     pub fn parse(text: &str) -> Option<ClusterRange> {
         let (address, length) = text.split_once('/')?;
-        let (address, prefix_length): (Ipv4Addr, u8) = (address.parse().ok()?, length.parse().ok()?);
+        let (address, prefix_length): (Ipv4Addr, u8) =
+            (address.parse().ok()?, length.parse().ok()?);
         if prefix_length > NODE_PREFIX_LENGTH {
             return None;
         }
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix_length)).unwrap_or(0);
-        Some(ClusterRange { network: u32::from(address) & mask, prefix_length })
+        let mask = u32::MAX
+            .checked_shl(32 - u32::from(prefix_length))
+            .unwrap_or(0);
+        Some(ClusterRange {
+            network: u32::from(address) & mask,
+            prefix_length,
+        })
     }
 
     /// The first range that nobody has.
@@ -68,7 +74,10 @@ struct NodeIpam {
 /// Starts the loop. A cluster range that cannot be used is reported and the loop left out.
 pub fn start(context: &Context, config: &Config) {
     let Some(range) = ClusterRange::parse(&config.cluster_cidr) else {
-        tracing::error!(cidr = config.cluster_cidr, "the cluster's pod range holds no /{NODE_PREFIX_LENGTH}; nodes get no range");
+        tracing::error!(
+            cidr = config.cluster_cidr,
+            "the cluster's pod range holds no /{NODE_PREFIX_LENGTH}; nodes get no range"
+        );
         return;
     };
     let nodes = context.cache::<Node>(known::nodes());
@@ -94,11 +103,19 @@ impl NodeIpam {
     fn choose(&self, node: &Node) -> Option<String> {
         let nodes = self.nodes.list();
         let mut given = self.given.lock();
-        given.retain(|uid, _| nodes.iter().any(|n| n.metadata.uid == *uid && n.spec.pod_cidr.is_empty()));
+        given.retain(|uid, _| {
+            nodes
+                .iter()
+                .any(|n| n.metadata.uid == *uid && n.spec.pod_cidr.is_empty())
+        });
         if let Some(range) = given.get(&node.metadata.uid) {
             return Some(range.clone());
         }
-        let used = nodes.iter().map(|n| n.spec.pod_cidr.clone()).chain(given.values().cloned()).collect();
+        let used = nodes
+            .iter()
+            .map(|n| n.spec.pod_cidr.clone())
+            .chain(given.values().cloned())
+            .collect();
         let range = self.range.allocate(&used)?;
         given.insert(node.metadata.uid.clone(), range.clone());
         Some(range)
@@ -113,23 +130,39 @@ impl Reconcile<String> for NodeIpam {
 
     async fn reconcile(&self, name: &String) -> Result<Outcome, CallError> {
         self.nodes.synced().await;
-        let Some(node) = self.nodes.get("", name).filter(|n| n.spec.pod_cidr.is_empty()) else {
+        let Some(node) = self
+            .nodes
+            .get("", name)
+            .filter(|n| n.spec.pod_cidr.is_empty())
+        else {
             return Ok(Outcome::Done);
         };
         let Some(range) = self.choose(&node) else {
             let about = ObjectRef::new(known::nodes(), &node.metadata);
-            self.recorder.warning(about, "CIDRNotAvailable", "No range of pod addresses is left for the node");
+            self.recorder.warning(
+                about,
+                "CIDRNotAvailable",
+                "No range of pod addresses is left for the node",
+            );
             return Ok(Outcome::Done);
         };
         let patch = json!({
             "metadata": precondition(&node.metadata),
             "spec": {"podCIDR": range, "podCIDRs": [range]},
         });
-        match self.client.patch(known::nodes(), ("", name), "", PatchKind::Merge, &patch).await {
+        match self
+            .client
+            .patch(known::nodes(), ("", name), "", PatchKind::Merge, &patch)
+            .await
+        {
             Err(e) if e.is_not_found() => Ok(Outcome::Done),
             Err(e) => Err(e),
             Ok(_) => {
-                tracing::info!(node = name, range, "the node got its range of pod addresses");
+                tracing::info!(
+                    node = name,
+                    range,
+                    "the node got its range of pod addresses"
+                );
                 Ok(Outcome::Done)
             }
         }
@@ -148,14 +181,29 @@ mod tests {
             assert!(used.insert(range));
         }
         let all: Vec<&str> = used.iter().map(String::as_str).collect();
-        assert_eq!(all, ["10.244.4.0/24", "10.244.5.0/24", "10.244.6.0/24", "10.244.7.0/24"]);
+        assert_eq!(
+            all,
+            [
+                "10.244.4.0/24",
+                "10.244.5.0/24",
+                "10.244.6.0/24",
+                "10.244.7.0/24"
+            ]
+        );
         used.remove("10.244.5.0/24");
         assert_eq!(cluster.allocate(&used).as_deref(), Some("10.244.5.0/24"));
     }
 
     #[test]
     fn what_is_no_range_is_refused() {
-        for text in ["", "10.244.0.0", "10.244.0.0/25", "fd00::/48", "x/16", "10.244.0.0/33"] {
+        for text in [
+            "",
+            "10.244.0.0",
+            "10.244.0.0/25",
+            "fd00::/48",
+            "x/16",
+            "10.244.0.0/33",
+        ] {
             assert_eq!(ClusterRange::parse(text), None, "{text}");
         }
     }

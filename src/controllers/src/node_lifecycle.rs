@@ -16,7 +16,8 @@ use kontiki_api::catalogue::known;
 use kontiki_api::object;
 use kontiki_base::Clock;
 use kontiki_reconcile::{
-    Cache, CallError, Client, Event, ObjectRef, Outcome, PatchKind, Queue, Reconcile, Recorder, Selection, run,
+    Cache, CallError, Client, Event, ObjectRef, Outcome, PatchKind, Queue, Reconcile, Recorder,
+    Selection, run,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -56,10 +57,16 @@ struct Heard {
 
 /// Starts the loop.
 pub fn start(context: &Context) {
-    let (nodes, pods) = (context.cache::<Node>(known::nodes()), context.cache::<Pod>(known::pods()));
+    let (nodes, pods) = (
+        context.cache::<Node>(known::nodes()),
+        context.cache::<Pod>(known::pods()),
+    );
     let leases = context.selected::<Lease>(
         known::leases(),
-        Selection { namespace: LEASE_NAMESPACE.into(), ..Selection::default() },
+        Selection {
+            namespace: LEASE_NAMESPACE.into(),
+            ..Selection::default()
+        },
     );
     pods.add_index(BY_NODE, |p| vec![p.node_name.clone()]);
     let queue: Queue<String> = Queue::default();
@@ -89,11 +96,19 @@ impl NodeLifecycle {
     /// How long ago the node said something, by our clock.
     fn silence(&self, node: &Node, now: Timestamp) -> Duration {
         let name = &node.metadata.name;
-        let lease = self.leases.get(LEASE_NAMESPACE, name).and_then(|l| l.spec.renew_time.clone());
-        let beat = node.condition("Ready").and_then(|c| c.last_heartbeat_time.clone());
+        let lease = self
+            .leases
+            .get(LEASE_NAMESPACE, name)
+            .and_then(|l| l.spec.renew_time.clone());
+        let beat = node
+            .condition("Ready")
+            .and_then(|c| c.last_heartbeat_time.clone());
         let said = format!("{} {}", lease.unwrap_or_default(), beat.unwrap_or_default());
         let mut heard = self.heard.lock();
-        let last = heard.entry(name.clone()).or_insert_with(|| Heard { said: String::new(), at: now });
+        let last = heard.entry(name.clone()).or_insert_with(|| Heard {
+            said: String::new(),
+            at: now,
+        });
         if last.said != said {
             *last = Heard { said, at: now };
         }
@@ -107,13 +122,24 @@ impl NodeLifecycle {
             let message = format!("Node {name} status is now: NodeNotReady");
             self.recorder.normal(about, "NodeNotReady", &message);
             let patch = json!({"metadata": precondition(&node.metadata), "status": {"conditions": conditions}});
-            self.client.patch(known::nodes(), ("", name), "status", PatchKind::Merge, &patch).await?;
+            self.client
+                .patch(
+                    known::nodes(),
+                    ("", name),
+                    "status",
+                    PatchKind::Merge,
+                    &patch,
+                )
+                .await?;
             // The write has changed the revision: the taints follow with the event that it causes.
             return Ok(());
         }
         if let Some(taints) = &patches.taints {
-            let patch = json!({"metadata": precondition(&node.metadata), "spec": {"taints": taints}});
-            self.client.patch(known::nodes(), ("", name), "", PatchKind::Merge, &patch).await?;
+            let patch =
+                json!({"metadata": precondition(&node.metadata), "spec": {"taints": taints}});
+            self.client
+                .patch(known::nodes(), ("", name), "", PatchKind::Merge, &patch)
+                .await?;
         }
         Ok(())
     }
@@ -125,8 +151,16 @@ impl NodeLifecycle {
             let patch = json!({"metadata": {"uid": m.uid}, "status": {"conditions": [
                 {"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": now},
             ]}});
-            let written =
-                self.client.patch(known::pods(), (&m.namespace, &m.name), "status", PatchKind::Strategic, &patch).await;
+            let written = self
+                .client
+                .patch(
+                    known::pods(),
+                    (&m.namespace, &m.name),
+                    "status",
+                    PatchKind::Strategic,
+                    &patch,
+                )
+                .await;
             ignore_gone(written.map(drop))?;
         }
         Ok(())
@@ -147,7 +181,11 @@ impl Reconcile<String> for NodeLifecycle {
     }
 
     async fn reconcile(&self, name: &String) -> Result<Outcome, CallError> {
-        tokio::join!(self.nodes.synced(), self.leases.synced(), self.pods.synced());
+        tokio::join!(
+            self.nodes.synced(),
+            self.leases.synced(),
+            self.pods.synced()
+        );
         let Some(node) = self.nodes.get("", name) else {
             self.heard.lock().remove(name);
             return Ok(Outcome::Done);
@@ -155,7 +193,10 @@ impl Reconcile<String> for NodeLifecycle {
         let now = self.clock.now();
         let now_text = object::time_text(now);
         let silence = self.silence(&node, now);
-        ignore_gone(self.write(&node, &plan(&node, silence, GRACE_PERIOD, &now_text)).await)?;
+        ignore_gone(
+            self.write(&node, &plan(&node, silence, GRACE_PERIOD, &now_text))
+                .await,
+        )?;
 
         let pods = self.pods.by_index(BY_NODE, name);
         let ready = node.condition("Ready").is_some_and(|c| c.status == "True");
@@ -166,9 +207,12 @@ impl Reconcile<String> for NodeLifecycle {
         for pod in due {
             let about = ObjectRef::new(known::pods(), &pod.metadata);
             let message = format!("Marking for deletion Pod {}", pod.metadata.key());
-            self.recorder.normal(about, "TaintManagerEviction", &message);
+            self.recorder
+                .normal(about, "TaintManagerEviction", &message);
             evict::delete(&self.client, &pod).await?;
         }
-        Ok(Outcome::After(next.map_or(MONITOR_INTERVAL, |n| n.min(MONITOR_INTERVAL))))
+        Ok(Outcome::After(
+            next.map_or(MONITOR_INTERVAL, |n| n.min(MONITOR_INTERVAL)),
+        ))
     }
 }

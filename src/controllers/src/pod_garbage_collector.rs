@@ -23,7 +23,12 @@ pub const TERMINATED_PODS_MAX: usize = 12_500;
 pub type Missing = BTreeMap<String, Timestamp>;
 
 /// The pods to delete, and the nodes that are missing now.
-pub fn plan(pods: &[Arc<Pod>], nodes: &BTreeSet<&str>, missing: &Missing, now: Timestamp) -> (Vec<Arc<Pod>>, Missing) {
+pub fn plan(
+    pods: &[Arc<Pod>],
+    nodes: &BTreeSet<&str>,
+    missing: &Missing,
+    now: Timestamp,
+) -> (Vec<Arc<Pod>>, Missing) {
     let mut still_missing = Missing::new();
     for pod in pods {
         if !pod.node_name.is_empty() && !nodes.contains(pod.node_name.as_str()) {
@@ -32,15 +37,30 @@ pub fn plan(pods: &[Arc<Pod>], nodes: &BTreeSet<&str>, missing: &Missing, now: T
         }
     }
     let long_gone = |node: &str| {
-        still_missing.get(node).is_some_and(|since| now.duration_since(*since) >= QUARANTINE.try_into().unwrap_or_default())
+        still_missing.get(node).is_some_and(|since| {
+            now.duration_since(*since) >= QUARANTINE.try_into().unwrap_or_default()
+        })
     };
     let never_bound = |p: &Pod| p.node_name.is_empty() && p.metadata.is_deleting();
-    let mut doomed: Vec<Arc<Pod>> =
-        pods.iter().filter(|p| long_gone(&p.node_name) || never_bound(p)).cloned().collect();
-    let mut ended: Vec<&Arc<Pod>> =
-        pods.iter().filter(|p| p.is_terminated() && !p.metadata.is_deleting()).collect();
-    if let Some(excess) = ended.len().checked_sub(TERMINATED_PODS_MAX).filter(|n| *n > 0) {
-        ended.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
+    let mut doomed: Vec<Arc<Pod>> = pods
+        .iter()
+        .filter(|p| long_gone(&p.node_name) || never_bound(p))
+        .cloned()
+        .collect();
+    let mut ended: Vec<&Arc<Pod>> = pods
+        .iter()
+        .filter(|p| p.is_terminated() && !p.metadata.is_deleting())
+        .collect();
+    if let Some(excess) = ended
+        .len()
+        .checked_sub(TERMINATED_PODS_MAX)
+        .filter(|n| *n > 0)
+    {
+        ended.sort_by(|a, b| {
+            a.metadata
+                .creation_timestamp
+                .cmp(&b.metadata.creation_timestamp)
+        });
         doomed.extend(ended.into_iter().take(excess).cloned());
     }
     (doomed, still_missing)
@@ -48,31 +68,49 @@ pub fn plan(pods: &[Arc<Pod>], nodes: &BTreeSet<&str>, missing: &Missing, now: T
 
 /// Starts the loop.
 pub fn start(context: &Context) {
-    let (pods, nodes) = (context.cache::<Pod>(known::pods()), context.cache::<Node>(known::nodes()));
-    let (client, clock, token) =
-        (context.client("pod-garbage-collector"), context.clock.clone(), context.tasks.token().clone());
-    context.tasks.spawn_restarting("pod-garbage-collector", move || {
-        let (pods, nodes, client, clock, token) =
-            (pods.clone(), nodes.clone(), client.clone(), clock.clone(), token.clone());
-        async move {
-            let mut missing = Missing::new();
-            loop {
-                tokio::select! {
-                    () = token.cancelled() => return,
-                    () = tokio::time::sleep(INTERVAL) => {}
-                }
-                tokio::join!(pods.synced(), nodes.synced());
-                let doomed;
-                (doomed, missing) = look(&pods, &nodes, &missing, clock.now());
-                for pod in doomed {
-                    delete(&client, &pod).await;
+    let (pods, nodes) = (
+        context.cache::<Pod>(known::pods()),
+        context.cache::<Node>(known::nodes()),
+    );
+    let (client, clock, token) = (
+        context.client("pod-garbage-collector"),
+        context.clock.clone(),
+        context.tasks.token().clone(),
+    );
+    context
+        .tasks
+        .spawn_restarting("pod-garbage-collector", move || {
+            let (pods, nodes, client, clock, token) = (
+                pods.clone(),
+                nodes.clone(),
+                client.clone(),
+                clock.clone(),
+                token.clone(),
+            );
+            async move {
+                let mut missing = Missing::new();
+                loop {
+                    tokio::select! {
+                        () = token.cancelled() => return,
+                        () = tokio::time::sleep(INTERVAL) => {}
+                    }
+                    tokio::join!(pods.synced(), nodes.synced());
+                    let doomed;
+                    (doomed, missing) = look(&pods, &nodes, &missing, clock.now());
+                    for pod in doomed {
+                        delete(&client, &pod).await;
+                    }
                 }
             }
-        }
-    });
+        });
 }
 
-fn look(pods: &Cache<Pod>, nodes: &Cache<Node>, missing: &Missing, now: Timestamp) -> (Vec<Arc<Pod>>, Missing) {
+fn look(
+    pods: &Cache<Pod>,
+    nodes: &Cache<Node>,
+    missing: &Missing,
+    now: Timestamp,
+) -> (Vec<Arc<Pod>>, Missing) {
     let nodes = nodes.list();
     let names = nodes.iter().map(|n| n.metadata.name.as_str()).collect();
     plan(&pods.list(), &names, missing, now)
@@ -82,12 +120,22 @@ async fn delete(client: &Client, pod: &Pod) {
     let m = &pod.metadata;
     let options = DeleteOptions {
         grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions { uid: Some(m.uid.clone()), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: Some(m.uid.clone()),
+            resource_version: None,
+        }),
         ..DeleteOptions::default()
     };
-    match client.delete(known::pods(), &m.namespace, &m.name, &options).await {
+    match client
+        .delete(known::pods(), &m.namespace, &m.name, &options)
+        .await
+    {
         Err(e) if !e.is_not_found() => {
-            tracing::warn!(pod = m.key(), error = chain(&e), "a pod that nobody runs cannot be deleted, trying again");
+            tracing::warn!(
+                pod = m.key(),
+                error = chain(&e),
+                "a pod that nobody runs cannot be deleted, trying again"
+            );
         }
         _ => {}
     }
@@ -100,8 +148,16 @@ mod tests {
     use super::*;
 
     fn pod(name: &str, node: &str, phase: &str) -> Arc<Pod> {
-        let metadata = ObjectMeta { name: name.into(), ..ObjectMeta::default() };
-        Arc::new(Pod { metadata, node_name: node.into(), phase: phase.into(), ..Pod::default() })
+        let metadata = ObjectMeta {
+            name: name.into(),
+            ..ObjectMeta::default()
+        };
+        Arc::new(Pod {
+            metadata,
+            node_name: node.into(),
+            phase: phase.into(),
+            ..Pod::default()
+        })
     }
 
     fn at(second: i64) -> Timestamp {
@@ -114,7 +170,11 @@ mod tests {
 
     #[test]
     fn pods_of_a_vanished_node_go_after_the_quarantine() {
-        let pods = [pod("a", "gone", "Running"), pod("b", "here", "Running"), pod("c", "", "Pending")];
+        let pods = [
+            pod("a", "gone", "Running"),
+            pod("b", "here", "Running"),
+            pod("c", "", "Pending"),
+        ];
         let nodes = BTreeSet::from(["here"]);
         let (doomed, missing) = plan(&pods, &nodes, &Missing::new(), at(0));
         assert!(doomed.is_empty(), "the node may only be late in the cache");
@@ -130,7 +190,12 @@ mod tests {
     fn a_pod_that_is_deleted_before_it_was_bound_goes() {
         let mut leaving = Pod::clone(&pod("a", "", "Pending"));
         leaving.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
-        let (doomed, _) = plan(&[Arc::new(leaving)], &BTreeSet::new(), &Missing::new(), at(0));
+        let (doomed, _) = plan(
+            &[Arc::new(leaving)],
+            &BTreeSet::new(),
+            &Missing::new(),
+            at(0),
+        );
         assert_eq!(names(&doomed), ["a"]);
     }
 
@@ -139,12 +204,16 @@ mod tests {
         let pods: Vec<Arc<Pod>> = (0..TERMINATED_PODS_MAX + 2)
             .map(|i| {
                 let mut p = Pod::clone(&pod(&format!("p{i}"), "", "Succeeded"));
-                p.metadata.creation_timestamp = Some(format!("2026-01-01T00:00:00.{:06}Z", 999_999 - i));
+                p.metadata.creation_timestamp =
+                    Some(format!("2026-01-01T00:00:00.{:06}Z", 999_999 - i));
                 Arc::new(p)
             })
             .collect();
         let (doomed, _) = plan(&pods, &BTreeSet::new(), &Missing::new(), at(0));
         let last = TERMINATED_PODS_MAX + 1;
-        assert_eq!(names(&doomed), [format!("p{last}"), format!("p{}", last - 1)]);
+        assert_eq!(
+            names(&doomed),
+            [format!("p{last}"), format!("p{}", last - 1)]
+        );
     }
 }

@@ -11,16 +11,16 @@ use crate::views::Meta;
 
 /// An object of the graph.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub(super) struct Item {
     /// Its resource.
-    pub resource: &'static Resource,
+    pub(super) resource: &'static Resource,
     /// Its metadata.
-    pub meta: Arc<Meta>,
+    pub(super) meta: Arc<Meta>,
 }
 
 impl Item {
     /// Whether deletion was asked for and waits for this finalizer.
-    pub fn waits_for(&self, finalizer: &str) -> bool {
+    pub(super) fn waits_for(&self, finalizer: &str) -> bool {
         let m = &self.meta.metadata;
         m.is_deleting() && m.finalizers.iter().any(|f| f == finalizer)
     }
@@ -28,7 +28,7 @@ impl Item {
 
 /// All objects that take part, and who depends on whom.
 #[derive(Debug, Default)]
-pub struct Graph {
+pub(super) struct Graph {
     items: HashMap<String, Item>,
     /// Dependents by the uid of their owner, whether or not the owner is there.
     dependents: HashMap<String, BTreeSet<String>>,
@@ -36,7 +36,11 @@ pub struct Graph {
 
 impl Graph {
     /// Takes a change over. Returns the uids to look at for it.
-    pub fn observe(&mut self, resource: &'static Resource, event: &Event<Meta>) -> Vec<String> {
+    pub(super) fn observe(
+        &mut self,
+        resource: &'static Resource,
+        event: &Event<Meta>,
+    ) -> Vec<String> {
         match event {
             Event::Added(new) => self.insert(resource, new),
             Event::Updated { old, new } => {
@@ -57,13 +61,21 @@ impl Graph {
     fn insert(&mut self, resource: &'static Resource, new: &Arc<Meta>) -> Vec<String> {
         let m = &new.metadata;
         for owner in &m.owner_references {
-            self.dependents.entry(owner.uid.clone()).or_default().insert(m.uid.clone());
+            self.dependents
+                .entry(owner.uid.clone())
+                .or_default()
+                .insert(m.uid.clone());
         }
-        let item = Item { resource, meta: new.clone() };
+        let item = Item {
+            resource,
+            meta: new.clone(),
+        };
         let mut wake = Vec::new();
         let has_unsure_owner = m.owner_references.iter().any(|o| {
             // An owner that is there and stays asks for nothing.
-            self.items.get(&o.uid).is_none_or(|i| i.waits_for(FOREGROUND))
+            self.items
+                .get(&o.uid)
+                .is_none_or(|i| i.waits_for(FOREGROUND))
         });
         if has_unsure_owner || item.waits_for(FOREGROUND) || item.waits_for(ORPHAN) {
             wake.push(m.uid.clone());
@@ -77,8 +89,13 @@ impl Graph {
     fn remove(&mut self, old: &Arc<Meta>) -> Vec<String> {
         self.unlink(old);
         self.items.remove(&old.metadata.uid);
-        let mut wake: Vec<String> =
-            self.dependents.get(&old.metadata.uid).into_iter().flatten().cloned().collect();
+        let mut wake: Vec<String> = self
+            .dependents
+            .get(&old.metadata.uid)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         wake.extend(self.waiting_owners(old));
         wake
     }
@@ -97,21 +114,34 @@ impl Graph {
     fn waiting_owners(&self, meta: &Meta) -> Vec<String> {
         let owners = meta.metadata.owner_references.iter();
         owners
-            .filter(|o| self.items.get(&o.uid).is_some_and(|i| i.waits_for(FOREGROUND)))
+            .filter(|o| {
+                self.items
+                    .get(&o.uid)
+                    .is_some_and(|i| i.waits_for(FOREGROUND))
+            })
             .map(|o| o.uid.clone())
             .collect()
     }
 
     /// An object with its dependents.
-    pub fn item(&self, uid: &str) -> Option<(Item, Vec<Item>)> {
+    pub(super) fn item(&self, uid: &str) -> Option<(Item, Vec<Item>)> {
         let item = self.items.get(uid)?.clone();
         let dependents = self.dependents.get(uid).into_iter().flatten();
-        Some((item, dependents.filter_map(|d| self.items.get(d).cloned()).collect()))
+        Some((
+            item,
+            dependents
+                .filter_map(|d| self.items.get(d).cloned())
+                .collect(),
+        ))
     }
 
     /// What the graph knows of an owner; `None` if it is not in it.
-    pub fn owner_state(&self, uid: &str) -> Option<OwnerState> {
+    pub(super) fn owner_state(&self, uid: &str) -> Option<OwnerState> {
         let item = self.items.get(uid)?;
-        Some(if item.waits_for(FOREGROUND) { OwnerState::WaitsForDependents } else { OwnerState::Solid })
+        Some(if item.waits_for(FOREGROUND) {
+            OwnerState::WaitsForDependents
+        } else {
+            OwnerState::Solid
+        })
     }
 }

@@ -5,13 +5,13 @@ use kontiki_api::OwnerReference;
 use super::graph::Item;
 
 /// The finalizer of an object that waits for its dependents to be deleted.
-pub const FOREGROUND: &str = "foregroundDeletion";
+pub(super) const FOREGROUND: &str = "foregroundDeletion";
 /// The finalizer of an object whose dependents are to be set free.
-pub const ORPHAN: &str = "orphan";
+pub(super) const ORPHAN: &str = "orphan";
 
 /// What is known of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnerState {
+pub(super) enum OwnerState {
     /// It is there.
     Solid,
     /// It is there, and being deleted in the foreground.
@@ -22,7 +22,7 @@ pub enum OwnerState {
 
 /// One step.
 #[derive(Clone, Debug)]
-pub enum Command {
+pub(super) enum Command {
     /// Deletes the object with this propagation policy.
     Delete(&'static str),
     /// Leaves the object with these owners only.
@@ -36,7 +36,11 @@ pub enum Command {
 }
 
 /// The steps for an object, in their order.
-pub fn plan(item: &Item, owners: &[(OwnerReference, OwnerState)], dependents: &[Item]) -> Vec<Command> {
+pub(super) fn plan(
+    item: &Item,
+    owners: &[(OwnerReference, OwnerState)],
+    dependents: &[Item],
+) -> Vec<Command> {
     let m = &item.meta.metadata;
     if item.waits_for(ORPHAN) {
         return orphan(item, dependents);
@@ -51,7 +55,11 @@ pub fn plan(item: &Item, owners: &[(OwnerReference, OwnerState)], dependents: &[
     if with(OwnerState::Solid).next().is_some() {
         let solid: Vec<OwnerReference> = with(OwnerState::Solid).map(|(o, _)| o.clone()).collect();
         // One owner that stays is enough; those that go must not be waited for.
-        return if solid.len() < owners.len() { vec![Command::KeepOwners(solid)] } else { Vec::new() };
+        return if solid.len() < owners.len() {
+            vec![Command::KeepOwners(solid)]
+        } else {
+            Vec::new()
+        };
     }
     let waited_for = with(OwnerState::WaitsForDependents).next().is_some();
     if waited_for && !dependents.is_empty() {
@@ -69,7 +77,15 @@ pub fn plan(item: &Item, owners: &[(OwnerReference, OwnerState)], dependents: &[
 }
 
 fn without(item: &Item, finalizer: &str) -> Command {
-    Command::KeepFinalizers(item.meta.metadata.finalizers.iter().filter(|f| *f != finalizer).cloned().collect())
+    Command::KeepFinalizers(
+        item.meta
+            .metadata
+            .finalizers
+            .iter()
+            .filter(|f| *f != finalizer)
+            .cloned()
+            .collect(),
+    )
 }
 
 fn orphan(item: &Item, dependents: &[Item]) -> Vec<Command> {
@@ -77,7 +93,13 @@ fn orphan(item: &Item, dependents: &[Item]) -> Vec<Command> {
     let freed: Vec<(Item, Vec<OwnerReference>)> = dependents
         .iter()
         .map(|d| {
-            let owners = d.meta.metadata.owner_references.iter().filter(|o| o.uid != *uid).cloned();
+            let owners = d
+                .meta
+                .metadata
+                .owner_references
+                .iter()
+                .filter(|o| o.uid != *uid)
+                .cloned();
             (d.clone(), owners.collect())
         })
         .collect();
@@ -92,7 +114,11 @@ fn orphan(item: &Item, dependents: &[Item]) -> Vec<Command> {
 fn foreground(item: &Item, dependents: &[Item]) -> Vec<Command> {
     let uid = &item.meta.metadata.uid;
     let blocks = |d: &&Item| {
-        d.meta.metadata.owner_references.iter().any(|o| o.uid == *uid && o.block_owner_deletion == Some(true))
+        d.meta
+            .metadata
+            .owner_references
+            .iter()
+            .any(|o| o.uid == *uid && o.block_owner_deletion == Some(true))
     };
     let mut commands = Vec::new();
     let leaving: Vec<String> = dependents
@@ -120,7 +146,11 @@ mod tests {
     use crate::views::Meta;
 
     fn owner(uid: &str, block: bool) -> OwnerReference {
-        OwnerReference { uid: uid.into(), block_owner_deletion: Some(block), ..OwnerReference::default() }
+        OwnerReference {
+            uid: uid.into(),
+            block_owner_deletion: Some(block),
+            ..OwnerReference::default()
+        }
     }
 
     fn item(uid: &str, owners: &[OwnerReference], finalizers: &[&str], deleting: bool) -> Item {
@@ -131,7 +161,10 @@ mod tests {
             deletion_timestamp: deleting.then(|| "2026-01-01T00:00:00Z".into()),
             ..ObjectMeta::default()
         };
-        Item { resource: known::pods(), meta: Arc::new(Meta { metadata }) }
+        Item {
+            resource: known::pods(),
+            meta: Arc::new(Meta { metadata }),
+        }
     }
 
     fn words(commands: &[Command]) -> Vec<String> {
@@ -139,7 +172,10 @@ mod tests {
             .iter()
             .map(|c| match c {
                 Command::Delete(policy) => format!("delete {policy}"),
-                Command::KeepOwners(o) => format!("owners {}", o.iter().map(|o| o.uid.as_str()).collect::<String>()),
+                Command::KeepOwners(o) => format!(
+                    "owners {}",
+                    o.iter().map(|o| o.uid.as_str()).collect::<String>()
+                ),
                 Command::KeepFinalizers(f) => format!("finalizers {}", f.join(",")),
                 Command::Orphan(d) => format!("orphan {}", d.len()),
                 Command::Wake(u) => format!("wake {}", u.join(",")),
@@ -175,11 +211,20 @@ mod tests {
     fn foreground_deletion_waits_for_blocking_dependents() {
         let x = item("x", &[], &["keep", FOREGROUND], true);
         let blocking = item("d", &[owner("x", true)], &[], false);
-        assert_eq!(words(&plan(&x, &[], std::slice::from_ref(&blocking))), ["wake d"]);
+        assert_eq!(
+            words(&plan(&x, &[], std::slice::from_ref(&blocking))),
+            ["wake d"]
+        );
         let leaving = item("d", &[owner("x", true)], &["f"], true);
-        assert!(plan(&x, &[], &[leaving]).is_empty(), "it waits until the last is gone");
+        assert!(
+            plan(&x, &[], &[leaving]).is_empty(),
+            "it waits until the last is gone"
+        );
         let free = item("d", &[owner("x", false)], &[], false);
-        assert_eq!(words(&plan(&x, &[], &[free])), ["wake d", "finalizers keep"]);
+        assert_eq!(
+            words(&plan(&x, &[], &[free])),
+            ["wake d", "finalizers keep"]
+        );
         assert_eq!(words(&plan(&x, &[], &[])), ["finalizers keep"]);
     }
 
@@ -189,7 +234,9 @@ mod tests {
         let d = item("d", &[owner("x", true), owner("y", false)], &[], false);
         let commands = plan(&x, &[], std::slice::from_ref(&d));
         assert_eq!(words(&commands), ["orphan 1", "finalizers "]);
-        let Command::Orphan(freed) = &commands[0] else { panic!("dependents come first") };
+        let Command::Orphan(freed) = &commands[0] else {
+            panic!("dependents come first")
+        };
         assert_eq!(freed[0].1, [owner("y", false)]);
     }
 }

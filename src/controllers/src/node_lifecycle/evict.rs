@@ -30,8 +30,14 @@ fn eviction(taints: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Ev
             return Eviction::Now;
         }
         // Of several tolerations of a taint the shortest counts, as upstream has it.
-        let Some(seconds) = used.filter_map(|t| t.toleration_seconds).min() else { continue };
-        let since: Timestamp = taint.time_added.as_deref().and_then(|t| t.parse().ok()).unwrap_or(now);
+        let Some(seconds) = used.filter_map(|t| t.toleration_seconds).min() else {
+            continue;
+        };
+        let since: Timestamp = taint
+            .time_added
+            .as_deref()
+            .and_then(|t| t.parse().ok())
+            .unwrap_or(now);
         let passed = now.as_second() - since.as_second();
         let rest = Duration::from_secs(u64::try_from(seconds - passed).unwrap_or(0));
         left = Some(left.map_or(rest, |l| l.min(rest)));
@@ -44,7 +50,11 @@ fn eviction(taints: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Ev
 }
 
 /// The pods that have to leave now, and when to look again.
-pub fn evictions(taints: &[Taint], pods: &[Arc<Pod>], now: Timestamp) -> (Vec<Arc<Pod>>, Option<Duration>) {
+pub fn evictions(
+    taints: &[Taint],
+    pods: &[Arc<Pod>],
+    now: Timestamp,
+) -> (Vec<Arc<Pod>>, Option<Duration>) {
     let taints: Vec<&Taint> = taints.iter().filter(|t| t.effect == NO_EXECUTE).collect();
     if taints.is_empty() {
         return (Vec::new(), None);
@@ -64,10 +74,16 @@ pub fn evictions(taints: &[Taint], pods: &[Arc<Pod>], now: Timestamp) -> (Vec<Ar
 pub(super) async fn delete(client: &Client, pod: &Pod) -> Result<(), CallError> {
     let m = &pod.metadata;
     let options = DeleteOptions {
-        preconditions: Some(Preconditions { uid: Some(m.uid.clone()), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: Some(m.uid.clone()),
+            resource_version: None,
+        }),
         ..DeleteOptions::default()
     };
-    match client.delete(known::pods(), &m.namespace, &m.name, &options).await {
+    match client
+        .delete(known::pods(), &m.namespace, &m.name, &options)
+        .await
+    {
         Err(e) if e.is_not_found() || e.is_conflict() => Ok(()),
         other => other,
     }
@@ -81,7 +97,12 @@ mod tests {
 
     fn taint(effect: &str, since: i64) -> Taint {
         let time = Timestamp::from_second(since).expect("in range").to_string();
-        Taint { key: UNREACHABLE.into(), effect: effect.into(), time_added: Some(time), ..Taint::default() }
+        Taint {
+            key: UNREACHABLE.into(),
+            effect: effect.into(),
+            time_added: Some(time),
+            ..Taint::default()
+        }
     }
 
     fn pod(seconds: Option<Option<i64>>) -> Arc<Pod> {
@@ -94,7 +115,10 @@ mod tests {
             })
             .into_iter()
             .collect();
-        Arc::new(Pod { tolerations, ..Pod::default() })
+        Arc::new(Pod {
+            tolerations,
+            ..Pod::default()
+        })
     }
 
     #[test]
@@ -104,10 +128,26 @@ mod tests {
             let (due, next) = evictions(&[taint(effect, since)], std::slice::from_ref(p), now);
             (due.len(), next.map(|d| d.as_secs()))
         };
-        assert_eq!(look(NO_EXECUTE, 1000, &pod(None)), (1, None), "not tolerated");
-        assert_eq!(look(NO_EXECUTE, 1000, &pod(Some(None))), (0, None), "tolerated for ever");
+        assert_eq!(
+            look(NO_EXECUTE, 1000, &pod(None)),
+            (1, None),
+            "not tolerated"
+        );
+        assert_eq!(
+            look(NO_EXECUTE, 1000, &pod(Some(None))),
+            (0, None),
+            "tolerated for ever"
+        );
         assert_eq!(look(NO_EXECUTE, 900, &pod(Some(Some(300)))), (0, Some(200)));
-        assert_eq!(look(NO_EXECUTE, 700, &pod(Some(Some(300)))), (1, None), "long enough");
-        assert_eq!(look(NO_SCHEDULE, 0, &pod(None)), (0, None), "NoSchedule lets pods be");
+        assert_eq!(
+            look(NO_EXECUTE, 700, &pod(Some(Some(300)))),
+            (1, None),
+            "long enough"
+        );
+        assert_eq!(
+            look(NO_SCHEDULE, 0, &pod(None)),
+            (0, None),
+            "NoSchedule lets pods be"
+        );
     }
 }

@@ -13,7 +13,10 @@ const PRESSURES: [(&str, &str); 4] = [
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
-    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
+    (
+        "NetworkUnavailable",
+        "node.kubernetes.io/network-unavailable",
+    ),
 ];
 
 /// What is to be written of a node; `None` is nothing.
@@ -29,7 +32,10 @@ pub struct Patches {
 pub fn plan(node: &Node, silence: Duration, grace: Duration, now: &str) -> Patches {
     let conditions = (silence > grace).then(|| unknown(node, now)).flatten();
     let taints = wanted_taints(node, now);
-    Patches { conditions, taints: (taints != node.spec.taints).then_some(taints) }
+    Patches {
+        conditions,
+        taints: (taints != node.spec.taints).then_some(taints),
+    }
 }
 
 /// The conditions with those of a silent node made Unknown, if that changes anything.
@@ -76,7 +82,12 @@ fn wanted_taints(node: &Node, now: &str) -> Vec<Taint> {
         None => wanted.push((NOT_READY, NO_SCHEDULE)),
     }
     let pressed = |kind: &str| node.condition(kind).is_some_and(|c| c.status == "True");
-    wanted.extend(PRESSURES.iter().filter(|(c, _)| pressed(c)).map(|(_, key)| (*key, NO_SCHEDULE)));
+    wanted.extend(
+        PRESSURES
+            .iter()
+            .filter(|(c, _)| pressed(c))
+            .map(|(_, key)| (*key, NO_SCHEDULE)),
+    );
     if node.spec.unschedulable {
         wanted.push((UNSCHEDULABLE, NO_SCHEDULE));
     }
@@ -113,30 +124,47 @@ mod tests {
 
     fn node(ready: Option<&str>, taints: &[(&str, &str)]) -> Node {
         let mut n = Node::default();
-        n.status.conditions.extend(ready.map(|status| NodeCondition {
-            kind: "Ready".into(),
-            status: status.into(),
-            ..NodeCondition::default()
-        }));
+        n.status
+            .conditions
+            .extend(ready.map(|status| NodeCondition {
+                kind: "Ready".into(),
+                status: status.into(),
+                ..NodeCondition::default()
+            }));
         n.spec.taints = taints
             .iter()
-            .map(|(key, effect)| Taint { key: (*key).into(), effect: (*effect).into(), ..Taint::default() })
+            .map(|(key, effect)| Taint {
+                key: (*key).into(),
+                effect: (*effect).into(),
+                ..Taint::default()
+            })
             .collect();
         n
     }
 
     fn keys(p: &Patches) -> Vec<(String, String)> {
-        p.taints.iter().flatten().map(|t| (t.key.clone(), t.effect.clone())).collect()
+        p.taints
+            .iter()
+            .flatten()
+            .map(|t| (t.key.clone(), t.effect.clone()))
+            .collect()
     }
 
     #[test]
     fn a_ready_node_loses_our_taints_and_keeps_those_of_others() {
-        let n = node(Some("True"), &[(NOT_READY, NO_SCHEDULE), ("mine", NO_EXECUTE)]);
+        let n = node(
+            Some("True"),
+            &[(NOT_READY, NO_SCHEDULE), ("mine", NO_EXECUTE)],
+        );
         let p = plan(&n, Duration::ZERO, GRACE, NOW);
         assert_eq!(p.conditions, None);
         assert_eq!(keys(&p), [("mine".to_owned(), NO_EXECUTE.to_owned())]);
         let n = node(Some("True"), &[("mine", NO_EXECUTE)]);
-        assert_eq!(plan(&n, Duration::ZERO, GRACE, NOW), Patches::default(), "nothing to write");
+        assert_eq!(
+            plan(&n, Duration::ZERO, GRACE, NOW),
+            Patches::default(),
+            "nothing to write"
+        );
     }
 
     #[test]
@@ -145,16 +173,31 @@ mod tests {
         let p = plan(&n, Duration::from_secs(41), GRACE, NOW);
         let conditions = p.conditions.expect("a change");
         assert_eq!(conditions.len(), 4);
-        assert!(conditions.iter().all(|c| c.status == "Unknown" && c.last_transition_time.as_deref() == Some(NOW)));
+        assert!(
+            conditions
+                .iter()
+                .all(|c| c.status == "Unknown" && c.last_transition_time.as_deref() == Some(NOW))
+        );
         let mut again = n;
         again.status.conditions = conditions;
-        assert_eq!(plan(&again, Duration::from_secs(99), GRACE, NOW).conditions, None);
+        assert_eq!(
+            plan(&again, Duration::from_secs(99), GRACE, NOW).conditions,
+            None
+        );
     }
 
     #[test]
     fn conditions_become_taints() {
-        let p = plan(&node(Some("Unknown"), &[(NOT_READY, NO_EXECUTE)]), Duration::ZERO, GRACE, NOW);
-        assert_eq!(keys(&p).iter().map(|k| k.0.as_str()).collect::<Vec<_>>(), [UNREACHABLE, UNREACHABLE]);
+        let p = plan(
+            &node(Some("Unknown"), &[(NOT_READY, NO_EXECUTE)]),
+            Duration::ZERO,
+            GRACE,
+            NOW,
+        );
+        assert_eq!(
+            keys(&p).iter().map(|k| k.0.as_str()).collect::<Vec<_>>(),
+            [UNREACHABLE, UNREACHABLE]
+        );
         let mut n = node(Some("False"), &[]);
         n.spec.unschedulable = true;
         n.status.conditions.push(NodeCondition {
@@ -164,6 +207,14 @@ mod tests {
         });
         let found = keys(&plan(&n, Duration::ZERO, GRACE, NOW));
         let found: Vec<&str> = found.iter().map(|k| k.0.as_str()).collect();
-        assert_eq!(found, [NOT_READY, NOT_READY, "node.kubernetes.io/disk-pressure", UNSCHEDULABLE]);
+        assert_eq!(
+            found,
+            [
+                NOT_READY,
+                NOT_READY,
+                "node.kubernetes.io/disk-pressure",
+                UNSCHEDULABLE
+            ]
+        );
     }
 }
