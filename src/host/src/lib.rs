@@ -44,7 +44,7 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// This machine, in the network namespace of the calling thread.
+    /// This machine, in the network namespace of the calling thread. Links can be worked on for as long as the group runs.
     ///
     /// # Errors
     /// The kernel gives no netlink socket.

@@ -12,7 +12,7 @@ use crate::command::{CommandError, Program};
 
 mod fake;
 
-pub use fake::FakeNft;
+pub use fake::{FakeNft, FakeTable};
 
 const NFT: Program = Program {
     name: "nft",

@@ -218,7 +218,7 @@ impl Worker {
         if changed {
             match new {
                 Status::Ready(range) => {
-                    tracing::info!(%range, bridge = self.config.bridge, "the pod network is ready")
+                    tracing::info!(%range, bridge = self.config.bridge, "the pod network is ready");
                 }
                 Status::NotReady(reason) => tracing::warn!(reason, "the pod network is not ready"),
             }

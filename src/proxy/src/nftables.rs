@@ -295,17 +295,24 @@ impl Backend for Nftables {
 
     async fn prepare(&mut self) -> Result<(), BackendError> {
         let mut t = Transaction::default();
-        self.base(&mut t, self.existing().await?.is_none());
+        let there = self.is_intact().await?;
+        self.base(&mut t, !there);
         self.run("put the service proxy's base rules in place", &t)
             .await
     }
 
     async fn replace(&mut self, plan: &Plan) -> Result<(), BackendError> {
-        let existing = self.existing().await?;
+        let existing = self.existing().await?.unwrap_or_default();
         let mut t = Transaction::default();
-        self.base(&mut t, existing.is_none());
-        let existing = existing.unwrap_or_default();
         let fixed = base::names(&self.config);
+        // Making the table anew is quicker than emptying chain after chain. But then clients lose their endpoints.
+        let fresh = existing.sets.iter().all(|n| fixed.contains(n.as_str()));
+        let existing = if fresh {
+            kontiki_host::TableNames::default()
+        } else {
+            existing
+        };
+        self.base(&mut t, fresh);
         self.ports.clear();
         self.claims.clear();
         let everything = Changes {
@@ -381,3 +388,6 @@ pub async fn cleanup(nft: &dyn Nft) -> Result<(), BackendError> {
 fn address_key(ip: Ipv4Addr, protocol: &str, port: u16) -> String {
     format!("{ip} . {protocol} . {port}")
 }
+
+#[cfg(test)]
+mod tests;

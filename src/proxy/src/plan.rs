@@ -334,3 +334,6 @@ fn addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Ipv4Addr> {
         .into_iter()
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use kontiki_host::UdpFlow;
 
-use crate::plan::{Changes, Plan, PortKey, PortPlan, Protocol};
+use crate::plan::{Changes, Plan, PortKey, PortPlan, Protocol, Target};
 
 /// The flows that lead to endpoints which a port no longer has, and (with no endpoint named) those that began while it had
 /// none: the kernel would go on to treat either as it did before.
@@ -26,7 +26,7 @@ fn endpoints(plan: Option<&PortPlan>) -> BTreeSet<Ipv4Addr> {
     let targets = plan
         .into_iter()
         .flat_map(|p| [&p.internal, &p.external, &p.inside]);
-    targets.flat_map(|t| t.endpoints()).map(|e| e.ip).collect()
+    targets.flat_map(Target::endpoints).map(|e| e.ip).collect()
 }
 
 /// The addresses and ports that clients send to; no address stands for the node's own.
@@ -71,5 +71,94 @@ fn port_flows(
             port: *port,
             endpoint: None,
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::plan::{Endpoint, Nowhere};
+
+    fn key(protocol: Protocol) -> PortKey {
+        PortKey {
+            namespace: "default".into(),
+            service: "s".into(),
+            protocol,
+            port: 53,
+        }
+    }
+
+    fn with(ips: &[[u8; 4]]) -> Arc<PortPlan> {
+        let endpoints: Vec<Endpoint> = ips
+            .iter()
+            .map(|ip| Endpoint {
+                ip: (*ip).into(),
+                port: 53,
+                local: true,
+            })
+            .collect();
+        let target = if ips.is_empty() {
+            Target::Nowhere(Nowhere::Reject)
+        } else {
+            Target::Endpoints(endpoints)
+        };
+        Arc::new(PortPlan {
+            cluster_ips: vec![[10, 96, 0, 9].into()],
+            external_ips: Vec::new(),
+            balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            node_port: Some(30053),
+            affinity_seconds: None,
+            internal: target.clone(),
+            external: target.clone(),
+            external_local: false,
+            inside: target,
+        })
+    }
+
+    fn change(protocol: Protocol, old: &[[u8; 4]], new: &[[u8; 4]]) -> Vec<UdpFlow> {
+        let before = Plan::from([(key(protocol), with(old))]);
+        flows(
+            &before,
+            &Changes {
+                set: vec![(key(protocol), with(new))],
+                removed: Vec::new(),
+            },
+        )
+    }
+
+    fn flow(address: Option<[u8; 4]>, port: u16, endpoint: Option<[u8; 4]>) -> UdpFlow {
+        UdpFlow {
+            address: address.map(Into::into),
+            port,
+            endpoint: endpoint.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn flows_to_endpoints_that_are_gone_are_stale() {
+        const VIP: Option<[u8; 4]> = Some([10, 96, 0, 9]);
+        let gone = Some([10, 0, 0, 1]);
+        let found = change(
+            Protocol::Udp,
+            &[[10, 0, 0, 1], [10, 0, 0, 2]],
+            &[[10, 0, 0, 2], [10, 0, 0, 3]],
+        );
+        assert_eq!(found, [flow(None, 30053, gone), flow(VIP, 53, gone)]);
+        assert_eq!(change(Protocol::Tcp, &[[10, 0, 0, 1]], &[]), []);
+        let begun = change(Protocol::Udp, &[], &[[10, 0, 0, 1]]);
+        assert_eq!(begun, [flow(None, 30053, None), flow(VIP, 53, None)]);
+    }
+
+    #[test]
+    fn all_flows_of_a_removed_port_are_stale() {
+        let before = Plan::from([(key(Protocol::Udp), with(&[[10, 0, 0, 1]]))]);
+        let changes = Changes {
+            set: Vec::new(),
+            removed: vec![key(Protocol::Udp)],
+        };
+        assert_eq!(flows(&before, &changes).len(), 2);
     }
 }

@@ -29,14 +29,20 @@ pub struct RtLinks {
 }
 
 impl RtLinks {
-    /// Opens a netlink socket; a task of the group serves it.
+    /// Opens a netlink socket. A task of the group serves it: when the group ends, so does what can be done here.
     ///
     /// # Errors
     /// The kernel gives no netlink socket.
     pub fn open(tasks: &Tasks) -> Result<RtLinks, LinkError> {
         let (connection, handle, _messages) =
             rtnetlink::new_connection().map_err(LinkError::Socket)?;
-        tasks.spawn("rtnetlink", connection);
+        let token = tasks.token().clone();
+        tasks.spawn("rtnetlink", async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = connection => {}
+            }
+        });
         Ok(RtLinks { handle })
     }
 
@@ -146,7 +152,7 @@ fn route_of(m: &RouteMessage, names: &[(u32, String)]) -> Option<Route> {
                 link = names
                     .iter()
                     .find(|(n, _)| n == i)
-                    .map(|(_, name)| name.clone())
+                    .map(|(_, name)| name.clone());
             }
             RouteAttribute::Gateway(RouteAddress::Inet(g)) => gateway = Some(*g),
             RouteAttribute::PrefSource(RouteAddress::Inet(s)) => source = Some(*s),
