@@ -283,7 +283,7 @@ pub fn apply(
     let mut owners = managers::decode(managers::take(&mut live)).unwrap_or_default();
     if owners.is_empty() {
         // What was there before is owned by nobody else, so that it is not given away without a conflict.
-        let found = compare_objects(shape, &empty_object(shape), &live);
+        let found = differences(shape, &empty_object(shape), &live, ctx);
         let mut fields = found.modified;
         fields.unite(found.added);
         let before = WriteContext {

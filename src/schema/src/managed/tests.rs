@@ -280,6 +280,24 @@ fn an_updater_is_named_with_its_version() {
         conflicts[0].message(),
         "conflict with \"before-first-apply\" using v1"
     );
+
+    unowned["status"] = json!({"replicas": 1});
+    let status = FieldSet::of_members(&[&["status"]]);
+    let main = WriteContext {
+        ignored: Some(&status),
+        ..ctx("m1", T1)
+    };
+    let got = apply(&workload(), Some(&unowned), &object, &main, false).unwrap();
+    let before = owner(
+        "before-first-apply",
+        T1,
+        json!({"f:metadata": {"f:labels": {}}, "f:spec": {"f:replicas": {}}}),
+    );
+    assert_eq!(
+        owners(&got)[1],
+        before,
+        "what a write to here leaves alone is not given an owner"
+    );
 }
 
 #[test]
