@@ -11,22 +11,31 @@ mod deployment;
 mod endpoints;
 mod endpointslice;
 mod event;
+mod ingress;
+mod ingressclass;
 mod lease;
 mod limitrange;
 mod namespace;
+mod networkpolicy;
 mod node;
 mod persistentvolume;
 mod persistentvolumeclaim;
 mod pod;
 mod pod_spec;
+mod poddisruptionbudget;
 mod podtemplate;
+mod priorityclass;
 mod replicaset;
 mod replicationcontroller;
 mod resourcequota;
+mod role;
+mod rolebinding;
+mod runtimeclass;
 mod secret;
 mod service;
 mod serviceaccount;
 mod statefulset;
+mod storageclass;
 #[cfg(test)]
 mod testing;
 mod workload;
@@ -64,6 +73,21 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("coordination.k8s.io", "leases") => &lease::Lease,
         ("discovery.k8s.io", "endpointslices") => &endpointslice::EndpointSlice,
         ("events.k8s.io", "events") => &event::Event { strict: true },
+        ("networking.k8s.io", "ingressclasses") => &ingressclass::IngressClass,
+        ("networking.k8s.io", "ingresses") => &ingress::Ingress,
+        ("networking.k8s.io", "networkpolicies") => &networkpolicy::NetworkPolicy,
+        ("node.k8s.io", "runtimeclasses") => &runtimeclass::RuntimeClass,
+        ("policy", "poddisruptionbudgets") => &poddisruptionbudget::PodDisruptionBudget,
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => {
+            &rolebinding::RoleBinding { namespaced: false }
+        }
+        ("rbac.authorization.k8s.io", "clusterroles") => &role::Role { namespaced: false },
+        ("rbac.authorization.k8s.io", "rolebindings") => {
+            &rolebinding::RoleBinding { namespaced: true }
+        }
+        ("rbac.authorization.k8s.io", "roles") => &role::Role { namespaced: true },
+        ("scheduling.k8s.io", "priorityclasses") => &priorityclass::PriorityClass,
+        ("storage.k8s.io", "storageclasses") => &storageclass::StorageClass,
         _ => &Plain,
     }
 }

@@ -52,6 +52,17 @@ pub(super) const fn integer(name: &'static str, description: &'static str) -> Co
     }
 }
 
+/// A column of yes and no.
+pub(super) const fn boolean(name: &'static str, description: &'static str) -> Column {
+    Column {
+        name,
+        kind: "boolean",
+        format: "",
+        description,
+        priority: 0,
+    }
+}
+
 /// How long ago a duration is, as `kubectl get` prints it: at most two units, and fewer the longer it is.
 pub(super) fn human_duration(seconds: i64) -> String {
     if seconds < -1 {

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use super::checks::{
     Errors, clear, default_int, default_text, default_value, items_mut, keep, map_of,
 };
+pub(super) use checks::ingress;
+
 use super::columns::{AGE, NAME, age, map_text, or_none, string, wide};
 use crate::strategy::{Column, Context, Strategy};
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::kinds::checks::{default_value, items_mut, member, same};
 use crate::kinds::pod_spec::defaults::service_account;
+use crate::kinds::priorityclass;
 use crate::strategy::Context;
 
 /// Where containers find the token of their service account.
@@ -18,12 +19,6 @@ const TOKEN_SECONDS: i64 = 3607;
 const TOLERATION_SECONDS: i64 = 300;
 /// The annotation of pods that a node agent runs without being told by the API.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// The priority classes that are always there.
-const SYSTEM_CLASSES: [(&str, i64); 2] = [
-    ("system-cluster-critical", 2_000_000_000),
-    ("system-node-critical", 2_000_001_000),
-];
-
 /// All plugins, in upstream's order.
 pub(super) fn admit(cx: &Context<'_>, pod: &mut Value) -> Result<(), ApiError> {
     account(cx, pod)?;
@@ -150,7 +145,10 @@ fn priority(cx: &Context<'_>, pod: &mut Value) -> Result<(), ApiError> {
         let built_in = || {
             let of =
                 |(name, value): &(&str, i64)| json!({"metadata": {"name": name}, "value": value});
-            SYSTEM_CLASSES.iter().find(|(n, _)| *n == wanted).map(of)
+            priorityclass::SYSTEM
+                .iter()
+                .find(|(n, _)| *n == wanted)
+                .map(of)
         };
         let found = cx
             .objects

@@ -367,7 +367,7 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> Errors {
 }
 
 /// What a load balancer says of where it is reached.
-pub(super) fn ingress(errors: &mut Errors, at: &Path, ingress: &Value) {
+pub(in crate::kinds) fn ingress(errors: &mut Errors, at: &Path, ingress: &Value) {
     let (address, host) = (text(ingress, &["ip"]), text(ingress, &["hostname"]));
     if !address.is_empty() {
         ip(errors, &at.child("ip"), address);
