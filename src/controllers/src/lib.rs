@@ -12,10 +12,13 @@ pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage_collector;
+pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod_garbage_collector;
 pub mod replicaset;
+pub mod root_ca;
+pub mod serviceaccount;
 pub mod views;
 
 use std::sync::Arc;
@@ -69,19 +72,22 @@ pub struct UnknownController {
 
 type Start = fn(&Context, &Config);
 
-const LOOPS: [(&str, Start); 8] = [
+const LOOPS: [(&str, Start); 11] = [
     ("deployment-controller", |c, _| deployment::start(c)),
     ("endpoints-controller", |c, _| endpoints::start(c)),
     ("endpointslice-controller", |c, _| endpointslice::start(c)),
     ("garbage-collector-controller", |c, _| {
         garbage_collector::start(c);
     }),
+    ("namespace-controller", |c, _| namespace::start(c)),
     ("node-ipam-controller", node_ipam::start),
     ("node-lifecycle-controller", |c, _| node_lifecycle::start(c)),
     ("pod-garbage-collector-controller", |c, _| {
         pod_garbage_collector::start(c);
     }),
     ("replicaset-controller", |c, _| replicaset::start(c)),
+    ("root-ca-certificate-publisher-controller", root_ca::start),
+    ("serviceaccount-controller", |c, _| serviceaccount::start(c)),
 ];
 
 /// The names of all loops.

@@ -1,124 +1,65 @@
-//! Node IPAM: each node gets a range of pod addresses of its own (`spec.podCIDR`) out of the cluster's.
-//!
-//! A range that a node has is never changed: the API forbids it, and the pods that use it would be cut off.
+//! A range of pod addresses for each node, out of the cluster's.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ipnet::IpNet;
 use kontiki_api::catalogue::known;
-use kontiki_reconcile::{
-    Cache, CallError, Client, Event, ObjectRef, Outcome, PatchKind, Queue, Reconcile, Recorder, run,
-};
-use parking_lot::Mutex;
+use kontiki_reconcile::{Cache, CallError, Client, ObjectRef, Outcome, PatchKind, Queue, Reconcile, Recorder, run};
 use serde_json::json;
 
-use crate::Config;
 use crate::context::{Context, precondition};
 use crate::views::Node;
 
-/// The length of a node's prefix (kube-controller-manager's `--node-cidr-mask-size`).
-pub const NODE_PREFIX_LENGTH: u8 = 24;
-/// Ranges are given out one after the other: two at a time might be the same.
+/// One at a time: no range is given out twice.
 const WORKERS: usize = 1;
-
-/// The range that nodes' ranges come out of: an IPv4 prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClusterRange {
-    network: u32,
-    prefix_length: u8,
-}
-
-impl ClusterRange {
-    /// Reads `10.244.0.0/16`.
-    ///
-    /// Returns `None` if the text is no IPv4 prefix, or one that holds no node's range.
-    pub fn parse(text: &str) -> Option<ClusterRange> {
-        let (address, length) = text.split_once('/')?;
-        let (address, prefix_length): (Ipv4Addr, u8) =
-            (address.parse().ok()?, length.parse().ok()?);
-        if prefix_length > NODE_PREFIX_LENGTH {
-            return None;
-        }
-        let mask = u32::MAX
-            .checked_shl(32 - u32::from(prefix_length))
-            .unwrap_or(0);
-        Some(ClusterRange {
-            network: u32::from(address) & mask,
-            prefix_length,
-        })
-    }
-
-    /// The first range that nobody has.
-    pub fn allocate(self, used: &BTreeSet<String>) -> Option<String> {
-        let count = 1_u32 << (NODE_PREFIX_LENGTH - self.prefix_length).min(31);
-        (0..count)
-            .map(|i| {
-                let address = Ipv4Addr::from(self.network + (i << (32 - NODE_PREFIX_LENGTH)));
-                format!("{address}/{NODE_PREFIX_LENGTH}")
-            })
-            .find(|range| !used.contains(range))
-    }
-}
 
 struct NodeIpam {
     nodes: Cache<Node>,
-    range: ClusterRange,
     client: Client,
     recorder: Recorder,
-    /// What was given out, by the node's uid, for as long as the cache may not show it.
-    given: Mutex<BTreeMap<String, String>>,
+    cluster: IpNet,
+    mask: u8,
 }
 
-/// Starts the loop. A cluster range that cannot be used is reported and the loop left out.
-pub fn start(context: &Context, config: &Config) {
-    let Some(range) = ClusterRange::parse(&config.cluster_cidr) else {
-        tracing::error!(
-            cidr = config.cluster_cidr,
-            "the cluster's pod range holds no /{NODE_PREFIX_LENGTH}; nodes get no range"
-        );
-        return;
-    };
+/// Starts the loop, which gives out ranges of this mask out of the cluster's.
+pub fn start(context: &Context, cluster: IpNet, mask: u8) {
     let nodes = context.cache::<Node>(known::nodes());
     let queue: Queue<String> = Queue::default();
     let q = queue.clone();
-    nodes.on_event(move |e| {
-        if !matches!(e, Event::Deleted(_)) && e.object().spec.pod_cidr.is_empty() {
-            q.add(e.object().metadata.name.clone());
-        }
-    });
-    let what = NodeIpam {
-        nodes,
-        range,
-        client: context.client("node-ipam-controller"),
-        recorder: context.recorder("node-ipam-controller"),
-        given: Mutex::default(),
-    };
-    run(&context.tasks, &queue, WORKERS, Arc::new(what));
+    nodes.on_event(move |e| q.add(e.object().metadata.name.clone()));
+    let (client, recorder) = (context.client("node-ipam-controller"), context.recorder("cidrAllocator"));
+    run(&context.tasks, &queue, WORKERS, Arc::new(NodeIpam { nodes, client, recorder, cluster, mask }));
 }
 
-impl NodeIpam {
-    /// The range for a node: what it was given before, or the first that is free.
-    fn choose(&self, node: &Node) -> Option<String> {
-        let nodes = self.nodes.list();
-        let mut given = self.given.lock();
-        given.retain(|uid, _| {
-            nodes
-                .iter()
-                .any(|n| n.metadata.uid == *uid && n.spec.pod_cidr.is_empty())
-        });
-        if let Some(range) = given.get(&node.metadata.uid) {
-            return Some(range.clone());
-        }
-        let used = nodes
-            .iter()
-            .map(|n| n.spec.pod_cidr.clone())
-            .chain(given.values().cloned())
-            .collect();
-        let range = self.range.allocate(&used)?;
-        given.insert(node.metadata.uid.clone(), range.clone());
-        Some(range)
+/// The first range of this mask that none of the taken ones overlaps; `None` if all are taken.
+pub fn plan(cluster: IpNet, mask: u8, taken: &[IpNet]) -> Option<IpNet> {
+    let size = u32::from(mask.checked_sub(cluster.prefix_len())?);
+    let step = 1_u128.checked_shl(u32::from(cluster.max_prefix_len() - mask))?;
+    let base = number(cluster.network());
+    let first = |n: &IpNet| (number(n.network()).max(base) - base) / step;
+    let last = |n: &IpNet| (number(n.broadcast()).max(base) - base) / step;
+    let mut used = BTreeSet::new();
+    for n in taken.iter().filter(|n| n.contains(&cluster) || cluster.contains(*n)) {
+        used.extend(first(n)..=last(n).min((1_u128 << size) - 1));
+    }
+    let free = (0..1_u128 << size).find(|i| !used.contains(i))?;
+    IpNet::new(address(base + free * step, cluster.network()), mask).ok()
+}
+
+fn number(a: IpAddr) -> u128 {
+    match a {
+        IpAddr::V4(a) => u128::from(a.to_bits()),
+        IpAddr::V6(a) => a.to_bits(),
+    }
+}
+
+fn address(n: u128, like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::from_bits(u32::try_from(n).unwrap_or(u32::MAX))),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::from_bits(n)),
     }
 }
 
@@ -128,83 +69,70 @@ impl Reconcile<String> for NodeIpam {
         "node-ipam"
     }
 
-    async fn reconcile(&self, name: &String) -> Result<Outcome, CallError> {
+    async fn reconcile(&self, key: &String) -> Result<Outcome, CallError> {
         self.nodes.synced().await;
-        let Some(node) = self
-            .nodes
-            .get("", name)
-            .filter(|n| n.spec.pod_cidr.is_empty())
-        else {
+        let Some(node) = self.nodes.get("", key).filter(|n| n.spec.pod_cidr.is_empty() && !n.metadata.is_deleting()) else {
             return Ok(Outcome::Done);
         };
-        let Some(range) = self.choose(&node) else {
+        let all = self.nodes.list();
+        let taken = all.iter().flat_map(|n| n.spec.pod_cidrs.iter().chain([&n.spec.pod_cidr]));
+        let taken: Vec<IpNet> = taken.filter_map(|c| c.parse().ok()).collect();
+        let Some(range) = plan(self.cluster, self.mask, &taken) else {
             let about = ObjectRef::new(known::nodes(), &node.metadata);
-            self.recorder.warning(
-                about,
-                "CIDRNotAvailable",
-                "No range of pod addresses is left for the node",
-            );
-            return Ok(Outcome::Done);
+            let text = format!("Node {key} status is now: CIDRNotAvailable");
+            self.recorder.normal(about, "CIDRNotAvailable", text);
+            tracing::warn!(node = key, cluster_cidr = %self.cluster, "there is no range of pod addresses left");
+            return Ok(Outcome::After(std::time::Duration::from_secs(30)));
         };
-        let patch = json!({
-            "metadata": precondition(&node.metadata),
-            "spec": {"podCIDR": range, "podCIDRs": [range]},
-        });
-        match self
-            .client
-            .patch(known::nodes(), ("", name), "", PatchKind::Merge, &patch)
-            .await
-        {
-            Err(e) if e.is_not_found() => Ok(Outcome::Done),
-            Err(e) => Err(e),
-            Ok(_) => {
-                tracing::info!(
-                    node = name,
-                    range,
-                    "the node got its range of pod addresses"
-                );
+        let spec = json!({"podCIDR": range.to_string(), "podCIDRs": [range.to_string()]});
+        let patch = json!({"metadata": precondition(&node.metadata), "spec": spec});
+        match self.client.patch(known::nodes(), ("", key), "", PatchKind::Merge, &patch).await {
+            Ok(answer) => {
+                self.nodes.written(&answer);
                 Ok(Outcome::Done)
             }
+            Err(e) if e.is_not_found() => Ok(Outcome::Done),
+            Err(e) => Err(e),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn ranges_are_given_in_order_and_never_twice() {
-        let cluster = ClusterRange::parse("10.244.7.9/22").expect("a prefix");
-        let mut used = BTreeSet::new();
-        while let Some(range) = cluster.allocate(&used) {
-            assert!(used.insert(range));
-        }
-        let all: Vec<&str> = used.iter().map(String::as_str).collect();
-        assert_eq!(
-            all,
-            [
-                "10.244.4.0/24",
-                "10.244.5.0/24",
-                "10.244.6.0/24",
-                "10.244.7.0/24"
-            ]
-        );
-        used.remove("10.244.5.0/24");
-        assert_eq!(cluster.allocate(&used).as_deref(), Some("10.244.5.0/24"));
+    fn net(s: &str) -> IpNet {
+        s.parse().expect("a range")
     }
 
     #[test]
-    fn what_is_no_range_is_refused() {
-        for text in [
-            "",
-            "10.244.0.0",
-            "10.244.0.0/25",
-            "fd00::/48",
-            "x/16",
-            "10.244.0.0/33",
-        ] {
-            assert_eq!(ClusterRange::parse(text), None, "{text}");
+    fn the_first_free_range_is_given_out() {
+        let cluster = net("10.244.0.0/16");
+        assert_eq!(plan(cluster, 24, &[]), Some(net("10.244.0.0/24")));
+        assert_eq!(plan(cluster, 24, &[net("10.244.0.0/24"), net("10.244.2.0/24")]), Some(net("10.244.1.0/24")));
+        assert_eq!(plan(cluster, 24, &[net("10.244.0.0/23"), net("192.168.0.0/24")]), Some(net("10.244.2.0/24")));
+        assert_eq!(plan(net("10.0.0.0/24"), 24, &[net("10.0.0.128/25")]), None);
+        assert_eq!(plan(net("fd00::/56"), 64, &[net("fd00::/64")]), Some(net("fd00:0:0:1::/64")));
+        assert_eq!(plan(cluster, 8, &[]), None, "a range wider than the cluster's");
+    }
+
+    proptest! {
+        /// Ranges that are given out one after the other never overlap, and all are given out.
+        #[test]
+        fn no_range_is_given_out_twice(prefix in 16_u8..24, nodes in 1_usize..80) {
+            let cluster = net(&format!("10.0.0.0/{prefix}"));
+            let mut taken: Vec<IpNet> = Vec::new();
+            for _ in 0..nodes {
+                match plan(cluster, 24, &taken) {
+                    Some(n) => {
+                        prop_assert!(cluster.contains(&n) && taken.iter().all(|t| *t != n));
+                        taken.push(n);
+                    }
+                    None => prop_assert_eq!(taken.len(), 1 << (24 - prefix)),
+                }
+            }
         }
     }
 }

@@ -52,6 +52,13 @@ pub struct Namespace {
     pub status: NamespaceStatus,
 }
 
+impl Namespace {
+    /// Whether things can be created in it.
+    pub fn is_active(&self) -> bool {
+        !self.metadata.is_deleting() && self.status.phase != "Terminating"
+    }
+}
+
 /// The spec of a namespace.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
