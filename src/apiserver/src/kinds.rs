@@ -6,6 +6,7 @@ mod checks;
 mod columns;
 mod configmap;
 mod controllerrevision;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -13,6 +14,7 @@ mod endpointslice;
 mod event;
 mod ingress;
 mod ingressclass;
+mod job;
 mod lease;
 mod limitrange;
 mod namespace;
@@ -70,6 +72,8 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("apps", "deployments") => &deployment::Deployment,
         ("apps", "replicasets") => &replicaset::ReplicaSet,
         ("apps", "statefulsets") => &statefulset::StatefulSet,
+        ("batch", "cronjobs") => &cronjob::CronJob,
+        ("batch", "jobs") => &job::Job,
         ("coordination.k8s.io", "leases") => &lease::Lease,
         ("discovery.k8s.io", "endpointslices") => &endpointslice::EndpointSlice,
         ("events.k8s.io", "events") => &event::Event { strict: true },
