@@ -13,7 +13,7 @@ mod remote;
 mod request;
 
 pub use kubeconfig::Kubeconfig;
-pub use remote::{Config, Remote};
+pub use remote::{Answer, Config, Remote};
 
 /// What can be wrong with the way to the masters.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! [`Remote`]: API calls over HTTP/2 to one of the masters.
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -65,6 +66,15 @@ impl From<Kubeconfig> for Config {
             token: k.token,
         }
     }
+}
+
+/// A successful answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status, a success.
+    pub status: http::StatusCode,
+    /// The body.
+    pub body: Bytes,
 }
 
 type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -142,6 +152,34 @@ impl Remote {
             http,
             authorization,
         })))
+    }
+
+    /// Prepares calls with a kubeconfig's current context.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be used.
+    pub fn from_kubeconfig(path: &Path) -> Result<Remote, SetupError> {
+        Remote::new(&Kubeconfig::read(path)?.into())
+    }
+
+    /// Sends a request to any path, which the caller has escaped; an empty content type goes with an empty body.
+    ///
+    /// # Errors
+    /// The server's refusal, or that no answer came.
+    pub async fn raw(
+        &self,
+        method: http::Method,
+        path: &str,
+        content_type: &'static str,
+        body: Bytes,
+    ) -> Result<Answer, CallError> {
+        let maybe_done = method != http::Method::GET;
+        let response = self
+            .send(method, path, content_type, body, CALL_TIMEOUT)
+            .await?;
+        let status = response.status();
+        let body = Remote::read(response, LIST_BYTES_MAX, CALL_TIMEOUT, maybe_done).await?;
+        Ok(Answer { status, body })
     }
 
     /// The master that answered last, as in `https://10.0.0.1:6443`.

@@ -127,7 +127,7 @@ mod tests {
         assert!(remains.is_empty());
         remains.add("pods", &["example.com/f".into()]);
         let told = conditions(&[], &remains, "1").expect("news");
-        let get = |kind: &str| crate::conditions::find(&told, kind).expect(kind);
+        let get = |kind: &str| told.iter().find(|c| c.kind == kind).expect(kind);
         assert_eq!(get("NamespaceContentRemaining").status, "True");
         assert_eq!(
             get("NamespaceFinalizersRemaining").message,
