@@ -14,6 +14,8 @@ pub mod links;
 pub mod mounts;
 pub mod nft;
 pub mod sysctl;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 use std::sync::Arc;
 

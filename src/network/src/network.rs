@@ -96,7 +96,7 @@ pub enum NetworkError {
     #[error("the CNI configuration is not in place")]
     Cni(#[from] CniError),
     /// The bridge.
-    #[error("the bridge of the pods cannot be removed")]
+    #[error("the bridge of the pods cannot be set up or removed")]
     Link(#[from] LinkError),
 }
 
@@ -233,6 +233,14 @@ impl Worker {
         cni::check_plugins(&c.cni_bin_dir)?;
         self.host.sysctls.set(FORWARD, "1")?;
         filter_bridges(&*self.host.sysctls).await?;
+        self.host.links.ensure_bridge(&c.bridge).await?;
+        // To the kernel, a packet from pod to pod by way of a service leaves by the link that it came by, for which it would tell
+        // the sender of a shorter way: one that leads past the service.
+        for link in ["all", &c.bridge] {
+            self.host
+                .sysctls
+                .set(&format!("net/ipv4/conf/{link}/send_redirects"), "0")?;
+        }
         if !self
             .host
             .nft

@@ -1,4 +1,8 @@
 //! The plan, from plain data.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "literals are handed over as they are"
+)]
 
 use serde_json::{Value, json};
 

@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 
 mod support;
 
-use support::{IMPATIENCE, Machine, NODE_IP, PATIENCE, WORLD_IP, eventually, pod_ip, say, udp_from};
+use support::{
+    IMPATIENCE, Machine, NODE_IP, PATIENCE, WORLD_IP, eventually, pod_ip, say, serve, tcp, udp, udp_from,
+};
 
 const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
@@ -101,8 +103,8 @@ fn slice_of(api: &FakeApi, service: &str, endpoints: &[(String, &str)]) {
 /// A machine whose two pods serve.
 fn machine() -> (Machine, FakeApi) {
     let m = Machine::new();
-    m.pods[0].serve("a", 8080);
-    m.pods[1].serve("b", 8080);
+    serve(&m.pods[0], "a", Ipv4Addr::UNSPECIFIED, 8080);
+    serve(&m.pods[1], "b", Ipv4Addr::UNSPECIFIED, 8080);
     (m, FakeApi::default())
 }
 
@@ -133,13 +135,13 @@ fn a_cluster_address_leads_to_all_pods_from_pods_and_from_the_node() {
     service(&api, "s", "10.96.0.20", &json!({}));
     slice(&api, "s", &[0, 1]);
     let proxy = Running::start(&m, &api);
-    let (servers, clients) = answers(|| m.node.tcp("10.96.0.20:80", PATIENCE));
+    let (servers, clients) = answers(|| tcp(&m.node, "10.96.0.20:80", PATIENCE));
     assert_eq!(servers, names(&["a", "b"]));
     assert_eq!(clients, names(&["10.244.0.1"]), "the address of the bridge");
-    let (servers, clients) = answers(|| m.node.udp("10.96.0.20:80", PATIENCE));
+    let (servers, clients) = answers(|| udp(&m.node, "10.96.0.20:80", PATIENCE));
     assert_eq!((servers, clients), (names(&["a", "b"]), names(&["10.244.0.1"])));
     // From a pod: its own address is seen, but by itself, which would answer itself past the proxy.
-    for ask in [|m: &Machine| m.pods[0].tcp("10.96.0.20:80", PATIENCE), |m: &Machine| m.pods[0].udp("10.96.0.20:80", PATIENCE)] {
+    for ask in [|m: &Machine| tcp(&m.pods[0], "10.96.0.20:80", PATIENCE), |m: &Machine| udp(&m.pods[0], "10.96.0.20:80", PATIENCE)] {
         let mut seen = BTreeSet::new();
         for _ in 0..16 {
             seen.insert(ask(&m).expect("an answer"));
@@ -156,12 +158,12 @@ fn changes_are_seen_soon_and_removed_services_refuse() {
     service(&api, "s", "10.96.0.20", &json!({}));
     slice(&api, "s", &[0]);
     let start = Instant::now();
-    eventually("the new service answers", || m.node.tcp("10.96.0.20:80", PATIENCE).is_ok_and(|l| l.starts_with('a')));
-    println!("from the change to an answer: {:?}", start.elapsed());
+    eventually("the new service answers", || tcp(&m.node, "10.96.0.20:80", PATIENCE).is_ok_and(|l| l.starts_with('a')));
+    eprintln!("from the change to an answer: {:?}", start.elapsed());
     slice(&api, "s", &[1]);
-    eventually("the new endpoint answers", || m.node.tcp("10.96.0.20:80", PATIENCE).is_ok_and(|l| l.starts_with('b')));
+    eventually("the new endpoint answers", || tcp(&m.node, "10.96.0.20:80", PATIENCE).is_ok_and(|l| l.starts_with('b')));
     api.remove(known::services(), "default", "s");
-    eventually("the service is gone", || refused(m.node.tcp("10.96.0.20:80", PATIENCE)));
+    eventually("the service is gone", || refused(tcp(&m.node, "10.96.0.20:80", PATIENCE)));
     let listing = m.node.nft("list table ip kontiki-proxy");
     assert!(!listing.contains("default/s"), "{listing}");
     proxy.stop();
@@ -171,8 +173,8 @@ fn changes_are_seen_soon_and_removed_services_refuse() {
 fn what_has_no_endpoint_or_is_no_service_is_refused_and_never_leaves() {
     let (m, api) = machine();
     // The counter counts: before there is a proxy, such packets do leave.
-    m.pods[0].udp("10.96.77.1:9", IMPATIENCE).expect_err("nobody answers");
-    m.node.udp("10.96.77.2:9", IMPATIENCE).expect_err("nobody answers");
+    udp(&m.pods[0], "10.96.77.1:9", IMPATIENCE).expect_err("nobody answers");
+    udp(&m.node, "10.96.77.2:9", IMPATIENCE).expect_err("nobody answers");
     assert_eq!(m.leaked(), 2);
 
     service(&api, "s", "10.96.0.20", &json!({"type": "NodePort", "externalIPs": ["198.51.100.9"], "ports": [
@@ -182,17 +184,17 @@ fn what_has_no_endpoint_or_is_no_service_is_refused_and_never_leaves() {
     let all_refused = || {
         for to in ["10.96.0.20:80", "10.96.0.20:81", "10.96.77.1:9", "10.111.255.255:443"] {
             for from in [&m.node, &m.pods[0]] {
-                assert!(refused(from.tcp(to, PATIENCE)), "TCP to {to}");
-                assert!(refused(from.udp(to, PATIENCE)), "UDP to {to}");
+                assert!(refused(tcp(from, to, PATIENCE)), "TCP to {to}");
+                assert!(refused(udp(from, to, PATIENCE)), "UDP to {to}");
             }
         }
     };
     all_refused();
     for to in ["192.0.2.1:30080", "198.51.100.9:80"] {
-        assert!(refused(m.pods[0].tcp(to, PATIENCE)), "TCP to {to}");
-        assert!(refused(m.pods[0].udp(to, PATIENCE)), "UDP to {to}");
+        assert!(refused(tcp(&m.pods[0], to, PATIENCE)), "TCP to {to}");
+        assert!(refused(udp(&m.pods[0], to, PATIENCE)), "UDP to {to}");
     }
-    assert!(refused(m.world.tcp("192.0.2.1:30080", PATIENCE)));
+    assert!(refused(tcp(&m.world, "192.0.2.1:30080", PATIENCE)));
     assert_eq!(m.leaked(), 2);
 
     // The same with the proxy dead, and after all services are gone.
@@ -213,31 +215,31 @@ fn a_node_port_hides_the_client_unless_told_to_stay_on_the_node() {
     service(&api, "s", "10.96.0.20", &json!({"type": "NodePort", "ports": ports}));
     slice(&api, "s", &[0, 1]);
     let proxy = Running::start(&m, &api);
-    let (servers, clients) = answers(|| m.world.tcp("192.0.2.1:30080", PATIENCE));
+    let (servers, clients) = answers(|| tcp(&m.world, "192.0.2.1:30080", PATIENCE));
     assert_eq!((servers, clients), (names(&["a", "b"]), names(&["10.244.0.1"])));
-    assert_eq!(answers(|| m.world.udp("192.0.2.1:30080", PATIENCE)).0, names(&["a", "b"]));
-    assert_eq!(answers(|| m.node.tcp("192.0.2.1:30080", PATIENCE)).0, names(&["a", "b"]));
-    assert_eq!(answers(|| m.pods[0].tcp("10.244.0.1:30080", PATIENCE)).0, names(&["a", "b"]));
+    assert_eq!(answers(|| udp(&m.world, "192.0.2.1:30080", PATIENCE)).0, names(&["a", "b"]));
+    assert_eq!(answers(|| tcp(&m.node, "192.0.2.1:30080", PATIENCE)).0, names(&["a", "b"]));
+    assert_eq!(answers(|| tcp(&m.pods[0], "10.244.0.1:30080", PATIENCE)).0, names(&["a", "b"]));
     // A node port is on the node's addresses, and not on those of services.
-    assert!(refused(m.node.tcp("10.96.0.20:30080", PATIENCE)));
-    assert!(refused(m.pods[0].tcp("10.96.0.10:30080", PATIENCE)));
+    assert!(refused(tcp(&m.node, "10.96.0.20:30080", PATIENCE)));
+    assert!(refused(tcp(&m.pods[0], "10.96.0.10:30080", PATIENCE)));
 
     let local = json!({"type": "NodePort", "ports": ports, "externalTrafficPolicy": "Local"});
     service(&api, "s", "10.96.0.20", &local);
     slice_of(&api, "s", &[(pod_ip(0).to_string(), "n1"), (pod_ip(1).to_string(), "n2")]);
     let world = WORLD_IP.to_string();
     eventually("the policy is followed", || {
-        m.world.tcp("192.0.2.1:30080", PATIENCE).is_ok_and(|l| l == format!("a {world}"))
+        tcp(&m.world, "192.0.2.1:30080", PATIENCE).is_ok_and(|l| l == format!("a {world}"))
     });
-    assert_eq!(answers(|| m.world.tcp("192.0.2.1:30080", PATIENCE)), (names(&["a"]), names(&[&world])));
-    assert_eq!(answers(|| m.node.tcp("192.0.2.1:30080", PATIENCE)).0, names(&["a", "b"]), "not for those inside");
-    assert_eq!(answers(|| m.pods[0].tcp("192.0.2.1:30080", PATIENCE)).0, names(&["a", "b"]));
+    assert_eq!(answers(|| tcp(&m.world, "192.0.2.1:30080", PATIENCE)), (names(&["a"]), names(&[&world])));
+    assert_eq!(answers(|| tcp(&m.node, "192.0.2.1:30080", PATIENCE)).0, names(&["a", "b"]), "not for those inside");
+    assert_eq!(answers(|| tcp(&m.pods[0], "192.0.2.1:30080", PATIENCE)).0, names(&["a", "b"]));
 
     slice_of(&api, "s", &[(pod_ip(1).to_string(), "n2")]);
-    eventually("the local endpoint is gone", || m.world.tcp("192.0.2.1:30080", IMPATIENCE).is_err());
-    let e = m.world.tcp("192.0.2.1:30080", IMPATIENCE).expect_err("this node is the wrong one");
+    eventually("the local endpoint is gone", || tcp(&m.world, "192.0.2.1:30080", IMPATIENCE).is_err());
+    let e = tcp(&m.world, "192.0.2.1:30080", IMPATIENCE).expect_err("this node is the wrong one");
     assert_eq!(e.kind(), ErrorKind::TimedOut, "dropped, not refused: a balancer goes on elsewhere");
-    assert_eq!(answers(|| m.pods[0].tcp("192.0.2.1:30080", PATIENCE)).0, names(&["b"]));
+    assert_eq!(answers(|| tcp(&m.pods[0], "192.0.2.1:30080", PATIENCE)).0, names(&["b"]));
     proxy.stop();
 }
 
@@ -248,20 +250,20 @@ fn a_client_stays_with_its_endpoint() {
     service(&api, "s", "10.96.0.20", &sticky);
     slice(&api, "s", &[0, 1]);
     let proxy = Running::start(&m, &api);
-    let (first, _) = answers(|| m.node.tcp("10.96.0.20:80", PATIENCE));
+    let (first, _) = answers(|| tcp(&m.node, "10.96.0.20:80", PATIENCE));
     assert_eq!(first.len(), 1, "{first:?}");
     let other: usize = if first.contains("a") { 1 } else { 0 };
     // The one endpoint goes and comes back: the client now stays with the other.
     slice(&api, "s", &[other]);
-    eventually("the other answers", || m.node.tcp("10.96.0.20:80", PATIENCE).is_ok_and(|l| !first.contains(&l[..1])));
+    eventually("the other answers", || tcp(&m.node, "10.96.0.20:80", PATIENCE).is_ok_and(|l| !first.contains(&l[..1])));
     slice(&api, "s", &[0, 1]);
     eventually("both are programmed", || m.node.nft("list table ip kontiki-proxy").contains("mod 2"));
-    let (second, _) = answers(|| m.node.tcp("10.96.0.20:80", PATIENCE));
+    let (second, _) = answers(|| tcp(&m.node, "10.96.0.20:80", PATIENCE));
     assert_eq!((second.len(), second.is_disjoint(&first)), (1, true));
     // And through a restart of the proxy, which programs everything anew.
     proxy.stop();
     let proxy = Running::start(&m, &api);
-    assert_eq!(answers(|| m.node.tcp("10.96.0.20:80", PATIENCE)).0, second);
+    assert_eq!(answers(|| tcp(&m.node, "10.96.0.20:80", PATIENCE)).0, second);
     proxy.stop();
 }
 
@@ -271,17 +273,17 @@ fn a_service_address_of_the_node_is_answered_there_and_nothing_else_on_it() {
     service(&api, "dns", "10.96.0.10", &json!({"ports": [{"name": "t", "protocol": "TCP", "port": 53},
         {"name": "u", "protocol": "UDP", "port": 53}, {"name": "m", "protocol": "TCP", "port": 9153}]}));
     let proxy = Running::start(&m, &api);
-    m.node.serve_at("dns", DNS, 53);
-    m.node.serve("host", 22);
+    serve(&m.node, "dns", DNS, 53);
+    serve(&m.node, "host", Ipv4Addr::UNSPECIFIED, 22);
     for from in [&m.node, &m.pods[0]] {
-        assert!(from.udp("10.96.0.10:53", PATIENCE).expect("an answer").starts_with("dns"));
-        assert!(from.tcp("10.96.0.10:53", PATIENCE).expect("an answer").starts_with("dns"));
+        assert!(udp(from, "10.96.0.10:53", PATIENCE).expect("an answer").starts_with("dns"));
+        assert!(tcp(from, "10.96.0.10:53", PATIENCE).expect("an answer").starts_with("dns"));
         for port in [22, 9153] {
-            assert!(refused(from.tcp(&format!("10.96.0.10:{port}"), PATIENCE)), "port {port}");
+            assert!(refused(tcp(from, &format!("10.96.0.10:{port}"), PATIENCE)), "port {port}");
         }
     }
-    assert_eq!(m.pods[0].udp("10.96.0.10:53", PATIENCE).expect("an answer"), "dns 10.244.0.5");
-    assert!(m.pods[0].tcp("10.244.0.1:22", PATIENCE).is_ok(), "the host's port is there on the host's address");
+    assert_eq!(udp(&m.pods[0], "10.96.0.10:53", PATIENCE).expect("an answer"), "dns 10.244.0.5");
+    assert!(tcp(&m.pods[0], "10.244.0.1:22", PATIENCE).is_ok(), "the host's port is there on the host's address");
     proxy.stop();
 }
 
@@ -296,11 +298,11 @@ fn connections_live_through_a_restart_and_other_changes() {
     assert_eq!(say(&mut stream, PATIENCE).expect("an answer"), "a 10.244.0.6");
     proxy.stop();
     assert!(say(&mut stream, PATIENCE).is_ok(), "the proxy is dead");
-    assert!(m.node.tcp("10.96.0.20:80", PATIENCE).is_ok(), "new connections work as well");
+    assert!(tcp(&m.node, "10.96.0.20:80", PATIENCE).is_ok(), "new connections work as well");
     let proxy = Running::start(&m, &api);
     assert!(say(&mut stream, PATIENCE).is_ok(), "a new proxy took over");
     slice(&api, "s", &[1]);
-    eventually("new connections go elsewhere", || m.node.tcp("10.96.0.20:80", PATIENCE).is_ok_and(|l| l.starts_with('b')));
+    eventually("new connections go elsewhere", || tcp(&m.node, "10.96.0.20:80", PATIENCE).is_ok_and(|l| l.starts_with('b')));
     assert!(say(&mut stream, PATIENCE).is_ok(), "the old connection stays with its endpoint, which still answers");
     proxy.stop();
 }
@@ -328,16 +330,13 @@ fn cleanup_leaves_nothing_and_can_be_done_twice() {
     slice(&api, "s", &[0, 1]);
     Running::start(&m, &api).stop();
     assert!(m.node.nft("list ruleset").contains("default/s"));
-    m.node.inside(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let tasks = Tasks::default();
-            let host = Network::system(&tasks).expect("a netlink socket");
-            for _ in 0..2 {
-                cleanup(&host).await.expect("works");
-            }
-            tasks.stop().await;
-        });
+    m.node.block_on(|| async {
+        let tasks = Tasks::default();
+        let host = Network::system(&tasks).expect("a netlink socket");
+        for _ in 0..2 {
+            cleanup(&host).await.expect("works");
+        }
+        tasks.stop().await;
     });
     assert_eq!(m.node.nft("list ruleset"), "");
     assert_eq!(m.node.ip("-br link"), links);
@@ -361,10 +360,10 @@ fn a_thousand_services_are_programmed_and_one_is_changed() {
         let map = m.node.nft("list chain ip kontiki-proxy svc-default/s999/tcp/80");
         map.contains("dnat to 10.244.0.6:8080")
     });
-    println!("all: {all:?}, one change: {:?}", start.elapsed());
-    assert!(m.node.tcp("10.97.3.250:80", PATIENCE).is_ok_and(|l| l.starts_with('b')));
+    eprintln!("all: {all:?}, one change: {:?}", start.elapsed());
+    assert!(tcp(&m.node, "10.97.3.250:80", PATIENCE).is_ok_and(|l| l.starts_with('b')));
     proxy.stop();
     let start = Instant::now();
     Running::start(&m, &api).stop();
-    println!("all again over what was there: {:?}", start.elapsed());
+    eprintln!("all again over what was there: {:?}", start.elapsed());
 }

@@ -1,125 +1,29 @@
-//! Machines made of network namespaces: a node with pods on a bridge, and a world that the node's default route leads to.
-//! Nothing of it has a way out of this machine.
+//! A node with pods on a bridge, servers in them, and a world that the node's default route leads to.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use kontiki_host::testing::Namespace;
 
 /// How long a client waits for an answer that should come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client waits for an answer that should not come.
 pub(crate) const IMPATIENCE: Duration = Duration::from_millis(400);
 
-static NUMBER: AtomicU32 = AtomicU32::new(0);
-
-/// Runs a program that has to succeed; gives its output.
-pub(crate) fn run(program: &str, args: &[&str]) -> String {
-    let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
+/// What a TCP server at this address says to whom it hears first.
+pub(crate) fn tcp(from: &Namespace, to: &str, patience: Duration) -> std::io::Result<String> {
+    let to: SocketAddr = to.parse().expect("an address");
+    from.inside(move || {
+        let mut stream = TcpStream::connect_timeout(&to, patience)?;
+        say(&mut stream, patience)
+    })
 }
 
-/// A network namespace, gone when this is dropped.
-pub(crate) struct Namespace(String);
-
-impl Namespace {
-    pub(crate) fn new(tag: &str) -> Namespace {
-        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-        let ns = Namespace(format!("kn{}-{number}-{tag}", std::process::id()));
-        run("ip", &["netns", "add", &ns.0]);
-        ns.inside(|| {
-            // Neighbour discovery and the like would be counted among the packets.
-            std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("a setting");
-        });
-        ns.ip("link set lo up");
-        ns
-    }
-
-    /// Runs `ip` here; the arguments are parted by spaces.
-    pub(crate) fn ip(&self, args: &str) -> String {
-        let all: Vec<&str> = ["-n", &self.0].into_iter().chain(args.split(' ')).collect();
-        run("ip", &all)
-    }
-
-    /// Runs `nft` here.
-    pub(crate) fn nft(&self, args: &str) -> String {
-        let net = format!("--net=/run/netns/{}", self.0);
-        let all: Vec<&str> = [&*net, "nft"].into_iter().chain(args.split(' ')).collect();
-        run("nsenter", &all)
-    }
-
-    /// Calls a function on a thread that is in this namespace.
-    pub(crate) fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        let name = &self.0;
-        std::thread::scope(|s| {
-            let thread = s.spawn(move || {
-                enter(name);
-                f()
-            });
-            thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
-        })
-    }
-
-    /// Starts a thread in this namespace.
-    pub(crate) fn thread(&self, f: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
-        let name = self.0.clone();
-        std::thread::spawn(move || {
-            enter(&name);
-            f();
-        })
-    }
-
-    /// What a TCP server at this address says to whom it hears first.
-    pub(crate) fn tcp(&self, to: &str, patience: Duration) -> std::io::Result<String> {
-        let to: SocketAddr = to.parse().expect("an address");
-        self.inside(move || {
-            let mut stream = TcpStream::connect_timeout(&to, patience)?;
-            say(&mut stream, patience)
-        })
-    }
-
-    /// What a UDP server at this address answers.
-    pub(crate) fn udp(&self, to: &str, patience: Duration) -> std::io::Result<String> {
-        let to: SocketAddr = to.parse().expect("an address");
-        self.inside(move || udp_from(&UdpSocket::bind("0.0.0.0:0")?, to, patience))
-    }
-
-    /// Answers over TCP and UDP with this name and the client's address.
-    pub(crate) fn serve(&self, name: &'static str, port: u16) {
-        self.serve_at(name, Ipv4Addr::UNSPECIFIED, port);
-    }
-
-    /// As [`Namespace::serve`], on one address.
-    pub(crate) fn serve_at(&self, name: &'static str, ip: Ipv4Addr, port: u16) {
-        let (listener, socket) = self.inside(|| {
-            (TcpListener::bind((ip, port)).expect("a free port"), UdpSocket::bind((ip, port)).expect("a free port"))
-        });
-        self.thread(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.expect("accepts");
-                let peer = stream.peer_addr().expect("connected");
-                std::thread::spawn(move || {
-                    let mut byte = [0];
-                    while stream.read_exact(&mut byte).is_ok() {
-                        let _gone_client = stream.write_all(format!("{name} {}\n", peer.ip()).as_bytes());
-                    }
-                });
-            }
-        });
-        self.thread(move || {
-            let mut buffer = [0; 16];
-            loop {
-                let (_, peer) = socket.recv_from(&mut buffer).expect("receives");
-                let _gone_client = socket.send_to(format!("{name} {}\n", peer.ip()).as_bytes(), peer);
-            }
-        });
-    }
+/// What a UDP server at this address answers.
+pub(crate) fn udp(from: &Namespace, to: &str, patience: Duration) -> std::io::Result<String> {
+    let to: SocketAddr = to.parse().expect("an address");
+    from.inside(move || udp_from(&UdpSocket::bind("0.0.0.0:0")?, to, patience))
 }
 
 /// Sends a byte and reads the line that comes back.
@@ -146,15 +50,30 @@ pub(crate) fn udp_from(socket: &UdpSocket, to: SocketAddr, patience: Duration) -
     Ok(String::from_utf8_lossy(&buffer[..n]).trim().to_owned())
 }
 
-fn enter(name: &str) {
-    let file = File::open(format!("/run/netns/{name}")).expect("the namespace is there");
-    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("tests run as root");
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _already_gone = Command::new("ip").args(["netns", "delete", &self.0]).output();
-    }
+/// Answers over TCP and UDP with this name and the client's address, for as long as the test runs.
+pub(crate) fn serve(at: &Namespace, name: &'static str, ip: Ipv4Addr, port: u16) {
+    let (listener, socket) = at.inside(|| {
+        (TcpListener::bind((ip, port)).expect("a free port"), UdpSocket::bind((ip, port)).expect("a free port"))
+    });
+    at.thread(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accepts");
+            let peer = stream.peer_addr().expect("connected");
+            std::thread::spawn(move || {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).is_ok() {
+                    let _gone_client = stream.write_all(format!("{name} {}\n", peer.ip()).as_bytes());
+                }
+            });
+        }
+    });
+    at.thread(move || {
+        let mut buffer = [0; 16];
+        loop {
+            let (_, peer) = socket.recv_from(&mut buffer).expect("receives");
+            let _gone_client = socket.send_to(format!("{name} {}\n", peer.ip()).as_bytes(), peer);
+        }
+    });
 }
 
 /// A node, two pods on its bridge, and the world behind its default route.
@@ -178,17 +97,21 @@ impl Machine {
     pub(crate) fn new() -> Machine {
         let (node, world) = (Namespace::new("node"), Namespace::new("world"));
         node.inside(|| {
-            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a setting");
-            std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1").expect("a setting");
-            // The kernel tells one client of no more than one refusal a second; tests are refused more often.
-            std::fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0").expect("a setting");
+            for (name, value) in [
+                ("ipv4/ip_forward", "1"),
+                ("bridge/bridge-nf-call-iptables", "1"),
+                // The kernel tells one client of no more than one refusal a second; tests are refused more often.
+                ("ipv4/icmp_ratelimit", "0"),
+            ] {
+                std::fs::write(format!("/proc/sys/net/{name}"), value).expect("a setting");
+            }
         });
         node.ip("link add kontiki0 type bridge");
         node.ip("addr add 10.244.0.1/24 dev kontiki0");
         node.ip("link set kontiki0 up");
         let pods = ["a", "b"].iter().enumerate().map(|(i, tag)| {
             let pod = Namespace::new(tag);
-            node.ip(&format!("link add pod{i} type veth peer name eth0 netns {}", pod.0));
+            node.ip(&format!("link add pod{i} type veth peer name eth0 netns {}", pod.name()));
             node.ip(&format!("link set pod{i} master kontiki0 up"));
             node.ip(&format!("link set pod{i} type bridge_slave hairpin on"));
             pod.ip(&format!("addr add {}/24 dev eth0", pod_ip(i)));
@@ -197,7 +120,7 @@ impl Machine {
             pod
         });
         let pods = pods.collect();
-        node.ip(&format!("link add out0 type veth peer name eth0 netns {}", world.0));
+        node.ip(&format!("link add out0 type veth peer name eth0 netns {}", world.name()));
         node.ip(&format!("addr add {NODE_IP}/24 dev out0"));
         node.ip("link set out0 up");
         node.ip(&format!("route add default via {WORLD_IP}"));
@@ -211,14 +134,12 @@ impl Machine {
 
     /// How many packets to service addresses left the node.
     pub(crate) fn leaked(&self) -> u64 {
-        let listing = self.world.nft("list chain ip t seen");
-        let words: Vec<&str> = listing.split_whitespace().collect();
-        let at = words.iter().position(|w| *w == "packets").expect("there is a counter");
-        words[at + 1].parse().expect("a number")
+        self.world.counted("ip t seen")
     }
 }
 
 /// Waits until this holds.
+#[allow(clippy::disallowed_methods, reason = "between two looks at a condition, on a thread of its own")]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
