@@ -7,6 +7,7 @@ mod columns;
 mod configmap;
 mod controllerrevision;
 mod cronjob;
+mod csidriver;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -36,10 +37,12 @@ mod runtimeclass;
 mod secret;
 mod service;
 mod serviceaccount;
+mod servicecidr;
 mod statefulset;
 mod storageclass;
 #[cfg(test)]
 mod testing;
+mod volumeattributesclass;
 mod workload;
 
 use crate::strategy::Strategy;
@@ -80,6 +83,7 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("networking.k8s.io", "ingressclasses") => &ingressclass::IngressClass,
         ("networking.k8s.io", "ingresses") => &ingress::Ingress,
         ("networking.k8s.io", "networkpolicies") => &networkpolicy::NetworkPolicy,
+        ("networking.k8s.io", "servicecidrs") => &servicecidr::ServiceCidr,
         ("node.k8s.io", "runtimeclasses") => &runtimeclass::RuntimeClass,
         ("policy", "poddisruptionbudgets") => &poddisruptionbudget::PodDisruptionBudget,
         ("rbac.authorization.k8s.io", "clusterrolebindings") => {
@@ -91,7 +95,11 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         }
         ("rbac.authorization.k8s.io", "roles") => &role::Role { namespaced: true },
         ("scheduling.k8s.io", "priorityclasses") => &priorityclass::PriorityClass,
+        ("storage.k8s.io", "csidrivers") => &csidriver::CsiDriver,
         ("storage.k8s.io", "storageclasses") => &storageclass::StorageClass,
+        ("storage.k8s.io", "volumeattributesclasses") => {
+            &volumeattributesclass::VolumeAttributesClass
+        }
         _ => &Plain,
     }
 }
