@@ -71,16 +71,19 @@ impl Running {
     }
 }
 
-/// Adds to a service what the defaults of the API would.
-fn service(api: &FakeApi, name: &str, ip: &str, more: &Value) {
+/// A service with a TCP and a UDP port, and what the defaults of the API add to it.
+fn service_object(name: &str, ip: &str, more: &Value) -> Value {
     let mut spec = json!({"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "internalTrafficPolicy": "Cluster",
         "sessionAffinity": "None",
         "ports": [{"name": "t", "protocol": "TCP", "port": 80}, {"name": "u", "protocol": "UDP", "port": 80}]});
     for (k, v) in more.as_object().expect("fields") {
         spec[k] = v.clone();
     }
-    api.put(known::services(), json!({"apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": name, "namespace": "default"}, "spec": spec}));
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"}, "spec": spec})
+}
+
+fn service(api: &FakeApi, name: &str, ip: &str, more: &Value) {
+    api.put(known::services(), service_object(name, ip, more));
 }
 
 fn slice(api: &FakeApi, service: &str, pods: &[usize]) {
@@ -240,6 +243,43 @@ fn a_node_port_hides_the_client_unless_told_to_stay_on_the_node() {
     let e = tcp(&m.world, "192.0.2.1:30080", IMPATIENCE).expect_err("this node is the wrong one");
     assert_eq!(e.kind(), ErrorKind::TimedOut, "dropped, not refused: a balancer goes on elsewhere");
     assert_eq!(answers(|| tcp(&m.pods[0], "192.0.2.1:30080", PATIENCE)).0, names(&["b"]));
+    proxy.stop();
+}
+
+#[test]
+fn external_addresses_are_taken_on_their_way_and_limited_to_whom_they_are_for() {
+    let (m, api) = machine();
+    m.world.ip("route add 198.51.100.0/24 via 192.0.2.1");
+    service(&api, "ext", "10.96.0.20", &json!({"externalIPs": ["198.51.100.1"]}));
+    slice(&api, "ext", &[0]);
+    let balanced = |range: &str, ip: &str| {
+        let mut s = service_object("lb", ip, &json!({"type": "LoadBalancer", "loadBalancerSourceRanges": [range]}));
+        s["status"] = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.2"}]}});
+        api.put(known::services(), s);
+    };
+    balanced("192.0.2.0/24", "10.96.0.21");
+    slice(&api, "lb", &[1]);
+    let proxy = Running::start(&m, &api);
+    assert_eq!(tcp(&m.world, "198.51.100.1:80", PATIENCE).expect("an answer"), "a 10.244.0.1");
+    assert_eq!(udp(&m.world, "198.51.100.2:80", PATIENCE).expect("an answer"), "b 10.244.0.1");
+    assert_eq!(tcp(&m.pods[0], "198.51.100.2:80", IMPATIENCE).expect_err("it is not for pods").kind(), ErrorKind::TimedOut);
+    balanced("203.0.113.0/24", "10.96.0.21");
+    eventually("the world is kept out", || tcp(&m.world, "198.51.100.2:80", IMPATIENCE).is_err());
+    assert!(tcp(&m.world, "198.51.100.1:80", PATIENCE).is_ok());
+    proxy.stop();
+}
+
+#[test]
+fn an_endpoint_can_be_the_node_itself_as_that_of_the_api_is() {
+    let (m, api) = machine();
+    serve(&m.node, "host", NODE_IP, 8080);
+    service(&api, "kubernetes", "10.96.0.1", &json!({}));
+    slice_of(&api, "kubernetes", &[(NODE_IP.to_string(), "n1")]);
+    let proxy = Running::start(&m, &api);
+    for ask in [tcp, udp] {
+        assert_eq!(ask(&m.pods[0], "10.96.0.1:80", PATIENCE).expect("an answer"), "host 10.244.0.5");
+        assert!(ask(&m.node, "10.96.0.1:80", PATIENCE).is_ok());
+    }
     proxy.stop();
 }
 
