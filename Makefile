@@ -8,7 +8,7 @@ KONTIKI_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kontiki
 export KONTIKI_CACHE
 export CARGO_TARGET_DIR ?= $(KONTIKI_CACHE)/target
 ROCKSDB_VERSION := $(shell sed -n '/^name = "librocksdb-sys"/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock 2>/dev/null)
-export ROCKSDB_LIB_DIR := $(KONTIKI_CACHE)/rocksdb-$(ROCKSDB_VERSION)
+export ROCKSDB_LIB_DIR ?= $(KONTIKI_CACHE)/rocksdb-$(ROCKSDB_VERSION)
 export ROCKSDB_STATIC := 1
 BIN := $(CARGO_TARGET_DIR)/release/kontiki
 DEBUG_BIN := $(CARGO_TARGET_DIR)/debug/kontiki
