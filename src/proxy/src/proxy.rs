@@ -377,18 +377,13 @@ impl Syncer {
             }
             match self.backend.replace(&next).await {
                 Ok(()) => {
-                    let flows = stale::flows(&self.plan, &plan::diff(&self.plan, &next));
-                    let first = self.plan.is_empty();
                     self.plan = next;
                     self.metrics
                         .sync_seconds
                         .observe(started.elapsed().as_secs_f64());
                     self.synced.send_replace(true);
                     tracing::info!(ports = self.plan.len(), took = ?started.elapsed(), "all services programmed");
-                    // At the start nothing is known of what was there before, so that nothing can be called stale.
-                    if !first {
-                        self.forget(flows);
-                    }
+                    self.forget_leftovers().await;
                     return;
                 }
                 Err(e) => {
@@ -431,6 +426,21 @@ impl Syncer {
                 error = chain(&e),
                 "cannot set up the link of the service addresses"
             );
+        }
+    }
+
+    /// What was programmed before is not known here, but the flows that it led to are.
+    async fn forget_leftovers(&self) {
+        match self.host.conntrack.udp_flows().await {
+            Ok(found) => self.forget(stale::leftovers(
+                found,
+                &self.plan,
+                self.config.service_cidr,
+            )),
+            Err(e) => tracing::warn!(
+                error = chain(&e),
+                "UDP flows to removed endpoints are left to time out"
+            ),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Which UDP flows a change makes stale.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use kontiki_host::UdpFlow;
 
 use crate::plan::{Changes, Plan, PortKey, PortPlan, Protocol, Target};
@@ -20,6 +21,35 @@ pub(crate) fn flows(before: &Plan, changes: &Changes) -> Vec<UdpFlow> {
         port_flows(key, before.get(key).map(|p| &**p), new, &mut out);
     }
     out
+}
+
+/// Of the flows that were found on the machine, those that no port of the plan would send on like this any more, although they
+/// are to an address or port of it or to a service address. They were left by a proxy that ended before the change.
+pub(crate) fn leftovers(
+    found: BTreeSet<UdpFlow>,
+    plan: &Plan,
+    service_cidr: Ipv4Net,
+) -> Vec<UdpFlow> {
+    let mut served: BTreeMap<(Option<Ipv4Addr>, u16), BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    for (key, port) in plan.iter().filter(|(k, _)| k.protocol == Protocol::Udp) {
+        for front in fronts(key, port) {
+            served
+                .entry(front)
+                .or_default()
+                .extend(endpoints(Some(port)));
+        }
+    }
+    let is_left = |f: &UdpFlow| {
+        let node_port = (None, f.port);
+        match served
+            .get(&(f.address, f.port))
+            .or_else(|| served.get(&node_port))
+        {
+            Some(endpoints) => f.endpoint.is_some_and(|e| !endpoints.contains(&e)),
+            None => f.address.is_some_and(|a| service_cidr.contains(&a)),
+        }
+    };
+    found.into_iter().filter(is_left).collect()
 }
 
 fn endpoints(plan: Option<&PortPlan>) -> BTreeSet<Ipv4Addr> {
@@ -160,5 +190,24 @@ mod tests {
             removed: vec![key(Protocol::Udp)],
         };
         assert_eq!(flows(&before, &changes).len(), 2);
+    }
+
+    #[test]
+    fn flows_that_an_earlier_proxy_left_are_found() {
+        let plan = Plan::from([(key(Protocol::Udp), with(&[[10, 0, 0, 1]]))]);
+        let vip = Some([10, 96, 0, 9]);
+        let good = [
+            flow(vip, 53, Some([10, 0, 0, 1])),
+            flow(Some([192, 0, 2, 1]), 30053, Some([10, 0, 0, 1])),
+            flow(Some([203, 0, 113, 1]), 53, Some([10, 0, 0, 9])),
+        ];
+        let left = [
+            flow(vip, 53, Some([10, 0, 0, 2])),
+            flow(Some([10, 96, 0, 77]), 53, Some([10, 0, 0, 1])),
+            flow(Some([192, 0, 2, 1]), 30053, Some([10, 0, 0, 2])),
+        ];
+        let found = good.into_iter().chain(left.clone()).collect();
+        let cidr = "10.96.0.0/12".parse().expect("valid");
+        assert_eq!(leftovers(found, &plan, cidr), left);
     }
 }

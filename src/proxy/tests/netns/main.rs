@@ -363,6 +363,24 @@ fn a_udp_client_that_keeps_its_port_is_led_to_the_new_endpoint() {
 }
 
 #[test]
+fn a_udp_client_is_led_to_the_endpoint_that_came_while_there_was_no_proxy() {
+    let (m, api) = machine();
+    service(&api, "s", "10.96.0.20", &json!({}));
+    slice(&api, "s", &[0]);
+    let proxy = Running::start(&m, &api);
+    let to: SocketAddr = "10.96.0.20:80".parse().expect("an address");
+    let socket = m.node.inside(|| UdpSocket::bind("0.0.0.0:0").expect("a socket"));
+    let ask = || udp_from(&socket, to, IMPATIENCE);
+    assert!(ask().expect("an answer").starts_with('a'));
+    proxy.stop();
+    slice(&api, "s", &[1]);
+    assert!(ask().expect("an answer").starts_with('a'), "what is programmed stays");
+    let proxy = Running::start(&m, &api);
+    eventually("the same socket hears the new endpoint", || ask().is_ok_and(|l| l.starts_with('b')));
+    proxy.stop();
+}
+
+#[test]
 fn cleanup_leaves_nothing_and_can_be_done_twice() {
     let (m, api) = machine();
     let links = m.node.ip("-br link");
