@@ -45,6 +45,7 @@ async fn run(config: StoreConfig) -> Result<(), Box<dyn Error>> {
         "open on an empty disk: {:.1} ms",
         started.elapsed().as_secs_f64() * 1e3
     )?;
+    writeln!(out, "resident when opened: {} MiB", resident_mib()?)?;
     for writers in [1, 16, 64] {
         let before = store.metrics();
         let (writes, seconds, cpu) = write(&store, writers).await?;

@@ -32,6 +32,7 @@ where
     watches_begin_in_the_past_and_go_on(&make().await).await;
     a_watch_that_falls_behind_is_ended(&make().await).await;
     observers_keep_up_with_writers(&make().await).await;
+    starts_during_writes_leave_no_gap(Arc::new(make().await)).await;
     keys_expire(&make().await).await;
     limits_are_held(&make().await).await;
     concurrent_writers_leave_no_gaps(Arc::new(make().await)).await;
@@ -511,6 +512,50 @@ pub async fn observers_keep_up_with_writers(store: &impl Store) {
     commit(store, vec![put("/a/1", "x")]).await;
     assert_eq!(own.revisions().last(), Some(&20));
     assert_eq!(all.revisions().last(), Some(&21));
+}
+
+/// Whoever starts to observe or to watch while others write misses nothing and gets nothing twice.
+pub async fn starts_during_writes_leave_no_gap<S: Store>(store: Arc<S>) {
+    const WRITERS: usize = 4;
+    const WRITES: usize = 150;
+    const STARTS_MAX: usize = 32;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            for n in 0..WRITES {
+                commit(
+                    store.as_ref(),
+                    vec![put(&format!("k{writer}"), &n.to_string())],
+                )
+                .await;
+            }
+        });
+    }
+    let mut observers = Vec::new();
+    let mut watches = Vec::new();
+    let last = (WRITERS * WRITES) as u64;
+    while store.applied_revision().0 < last && observers.len() < STARTS_MAX {
+        let notes = Arc::new(Notes::default());
+        let guard = store.observe(Range::all(), notes.clone()).unwrap();
+        observers.push((notes, guard));
+        let from = Revision(store.applied_revision().0 / 2 + 1);
+        watches.push((from.0, store.watch(Range::all(), from).unwrap()));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    within("writing", writers.join_all()).await;
+    for (notes, _guard) in &observers {
+        let start = notes.start_revision.lock().expect("it was started").0;
+        assert_eq!(notes.revisions(), (start + 1..=last).collect::<Vec<_>>());
+        let newest = notes.start.lock().iter().map(|kv| kv.mod_revision.0).max();
+        assert_eq!(newest.unwrap_or(0), start);
+    }
+    for (from, watch) in &mut watches {
+        for revision in *from..=last {
+            let change = within("a change", watch.next()).await.unwrap().unwrap();
+            assert_eq!(change.revision.0, revision);
+        }
+    }
 }
 
 /// A key with a time to live is deleted by a change of its own when it has run out.

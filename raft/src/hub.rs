@@ -54,6 +54,8 @@ struct Watcher {
 struct Registered {
     id: u64,
     range: Range,
+    /// The start may have shown what is written but not handed out yet: that is not repeated.
+    from: Revision,
     observer: Arc<dyn Observer>,
 }
 
@@ -92,7 +94,7 @@ impl Hub {
     pub(crate) fn publish(&self, changes: &[Arc<Change>], upto: Revision) {
         let mut members = self.members.lock();
         for registered in &members.observers {
-            deliver(&registered.range, registered.observer.as_ref(), changes);
+            registered.deliver(changes);
         }
         let lagged = &self.lagged_total;
         members
@@ -184,6 +186,7 @@ impl Hub {
         members.observers.push(Registered {
             id,
             range,
+            from: next,
             observer,
         });
         drop(members);
@@ -229,17 +232,21 @@ impl Watcher {
     }
 }
 
-fn deliver(range: &Range, observer: &dyn Observer, changes: &[Arc<Change>]) {
-    let inside = |change: &&Arc<Change>| range.contains(&change.key);
-    let count = changes.iter().filter(inside).count();
-    if count == 0 {
-        return;
-    }
-    if count == changes.len() {
-        observer.applied(changes);
-    } else {
-        let own: Vec<Arc<Change>> = changes.iter().filter(inside).map(Arc::clone).collect();
-        observer.applied(&own);
+impl Registered {
+    fn deliver(&self, changes: &[Arc<Change>]) {
+        let wanted = |change: &&Arc<Change>| {
+            change.revision >= self.from && self.range.contains(&change.key)
+        };
+        let count = changes.iter().filter(wanted).count();
+        if count == 0 {
+            return;
+        }
+        if count == changes.len() {
+            self.observer.applied(changes);
+        } else {
+            let own: Vec<Arc<Change>> = changes.iter().filter(wanted).map(Arc::clone).collect();
+            self.observer.applied(&own);
+        }
     }
 }
 
