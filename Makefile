@@ -11,7 +11,6 @@ ROCKSDB_VERSION := $(shell sed -n '/^name = "librocksdb-sys"/{n;s/version = "\(.
 export ROCKSDB_LIB_DIR ?= $(KONTIKI_CACHE)/rocksdb-$(ROCKSDB_VERSION)
 export ROCKSDB_STATIC := 1
 BIN := $(CARGO_TARGET_DIR)/release/kontiki
-DEBUG_BIN := $(CARGO_TARGET_DIR)/debug/kontiki
 
 .PHONY: help
 help: ## Prints the targets
@@ -31,8 +30,7 @@ build: setup-build ## Builds the program in release mode
 
 .PHONY: test
 test: setup-test ## Installs what is needed and runs all tests
-	cargo build --locked -p kontiki
-	KONTIKI_BIN=$(DEBUG_BIN) cargo nextest run --locked --workspace --all-features --no-fail-fast
+	cargo nextest run --locked --workspace --no-fail-fast
 
 .PHONY: unit
 unit: setup-build ## Runs the tests that need no cluster

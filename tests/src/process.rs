@@ -78,7 +78,8 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) -> Result<()> {
     Ok(rustix::process::kill_process(pid, signal)?)
 }
 
-/// The program under test: `KONTIKI_BIN`, as `make test` sets it, else the debug build beside the test binary.
+/// The program under test: `KONTIKI_BIN`, else the debug build beside the test binary, which `cargo nextest run --workspace` makes
+/// for the program's own tests.
 ///
 /// # Errors
 /// It is not there; the message says how to build it.
