@@ -74,6 +74,8 @@ struct Item {
 
 #[derive(Deserialize)]
 struct Named {
+    #[serde(default)]
+    table: String,
     name: String,
 }
 
@@ -101,14 +103,11 @@ impl Nft for NftProgram {
     }
 
     async fn has_chain(&self, family: &str, table: &str, chain: &str) -> Result<bool, NftError> {
-        match NFT
-            .run(&["-t", "list", "chain", family, table, chain], b"")
-            .await
-        {
-            Ok(_) => Ok(true),
-            Err(e) if not_found(&e) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
+        // Asked for one chain, nft reads much of its table as well; for the list of all of them, it reads nothing else.
+        let json = NFT.run(&["-j", "list", "chains", family], b"").await?;
+        let listing: Listing = serde_json::from_slice(&json)?;
+        let mut chains = listing.nftables.into_iter().filter_map(|i| i.chain);
+        Ok(chains.any(|c| c.table == table && c.name == chain))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::views::{EndpointSlice, Service, TRIGGER_TIME_ANNOTATION};
 use crate::vip::{self, LocalVip};
 
 /// How often to look whether the rules are still there.
-const INTACT_CHECK_INTERVAL: Duration = Duration::from_secs(15);
+const INTACT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const RETRY_DELAY_INITIAL: Duration = Duration::from_millis(200);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 /// How many stale flows may wait to be forgotten. Past it they are left to time out, with a warning.
