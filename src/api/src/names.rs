@@ -40,7 +40,7 @@ pub fn regex_error(message: &str, pattern: &str, examples: &[&str]) -> String {
     } else {
         format!(
             "{message} (e.g. {}, regex used for validation is '{pattern}')",
-            e.join(", or ")
+            e.join(",  or ")
         )
     }
 }

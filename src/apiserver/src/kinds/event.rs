@@ -81,8 +81,15 @@ fn about(o: &Value) -> &Value {
 }
 
 impl Strategy for Event {
-    fn validate_name(&self, _name: &str, _prefix: bool) -> Vec<String> {
-        // Events are named after what they are about, whatever its name looks like.
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        if self.strict {
+            return names::dns1123_subdomain(if prefix {
+                name.trim_end_matches('-')
+            } else {
+                name
+            });
+        }
+        // Older events are named after what they are about, whatever its name looks like.
         Vec::new()
     }
 
@@ -175,17 +182,18 @@ impl Strategy for Event {
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
+        // The engine has put the names of `v1` in the place of those of the newer group.
         if self.strict {
             return &[
-                "regarding.kind",
-                "regarding.namespace",
-                "regarding.name",
-                "regarding.uid",
-                "regarding.apiVersion",
-                "regarding.resourceVersion",
-                "regarding.fieldPath",
+                "involvedObject.kind",
+                "involvedObject.namespace",
+                "involvedObject.name",
+                "involvedObject.uid",
+                "involvedObject.apiVersion",
+                "involvedObject.resourceVersion",
+                "involvedObject.fieldPath",
                 "reason",
-                "reportingController",
+                "source",
                 "type",
             ];
         }
@@ -408,7 +416,7 @@ mod tests {
     fn fields_are_those_of_the_group() {
         let o = json!({"involvedObject": {"name": "p"}, "source": {"component": "c"}});
         assert_eq!(OLD.field(&o, "involvedObject.name").as_deref(), Some("p"));
-        assert_eq!(NEW.field(&o, "regarding.name").as_deref(), Some("p"));
+        assert_eq!(NEW.field(&o, "involvedObject.name").as_deref(), Some("p"));
         assert_eq!(OLD.field(&o, "source").as_deref(), Some("c"));
         assert!(NEW.field(&o, "reportingComponent").is_none());
     }

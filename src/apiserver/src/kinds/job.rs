@@ -67,6 +67,8 @@ impl Strategy for Job {
         map_mut(object, &[]).insert("status".into(), json!({}));
         if !truth(object, &["spec", "manualSelector"]) {
             generate_selector(object);
+            // A job without labels takes those of its pods, generated ones included.
+            self.default(object);
         }
     }
 

@@ -40,6 +40,11 @@ const COUNTS: [&str; 4] = [
 const POLICIES: [&str; 2] = ["AlwaysAllow", "IfHealthyBudget"];
 
 impl Strategy for PodDisruptionBudget {
+    fn validate_name(&self, _name: &str, _prefix: bool) -> Vec<String> {
+        // Upstream takes any name for them.
+        Vec::new()
+    }
+
     fn has_generation(&self) -> bool {
         true
     }

@@ -66,6 +66,15 @@ impl Strategy for Service {
     }
 
     fn default(&self, object: &mut Value) {
+        if text(object, &["spec", "type"]) == "LoadBalancer"
+            && let Some(balancer) = map_of(object, "status").and_then(|s| map_of(s, "loadBalancer"))
+        {
+            for ingress in items_mut(balancer, "ingress") {
+                if !text(ingress, &["ip"]).is_empty() {
+                    default_value(ingress, "ipMode", "VIP");
+                }
+            }
+        }
         default_value(object, "spec", json!({}));
         let Some(spec) = map_of(object, "spec") else {
             return;

@@ -28,6 +28,22 @@ pub(super) fn validate(object: &Value) -> Errors {
     };
     selector(&mut errors, &at, object, spec);
     validate_spec(&mut errors, &at, spec);
+    // The pods of an indexed job take their host name from it.
+    let (own, last) = (
+        kontiki_api::object::name(object),
+        int(spec, &["completions"]).unwrap_or_default() - 1,
+    );
+    if text(spec, &["completionMode"]) == "Indexed" && last >= 0 && !own.is_empty() {
+        let pod = format!("{own}-{last}");
+        if !kontiki_api::names::dns1123_label(&pod).is_empty() {
+            let why = format!("will not able to create pod with invalid DNS label: {pod}");
+            errors.push(Error::invalid(
+                &Path::new("metadata").child("name"),
+                own,
+                why,
+            ));
+        }
+    }
     errors
 }
 
@@ -44,7 +60,7 @@ fn selector(errors: &mut Errors, at: &Path, object: &Value, spec: &Value) {
         let generated =
             labels.is_some_and(|m| m.len() == 1 && m.get(CONTROLLER_UID).is_some_and(|v| v == id));
         let name = text(spec, &["template", "metadata", "labels", JOB_NAME]);
-        if name.is_empty() {
+        if name.is_empty() && !kontiki_api::object::name(object).is_empty() {
             let path = at.child("template").child("metadata").child("labels");
             let labels = get(spec, &["template", "metadata", "labels"])
                 .cloned()
@@ -104,7 +120,9 @@ pub(in crate::kinds) fn validate_spec(errors: &mut Errors, at: &Path, spec: &Val
             );
             errors.push(Error::invalid(&at.child("parallelism"), n, why));
         }
-    } else if let Some(n) = int(spec, &["backoffLimitPerIndex"]) {
+    } else if mode == "NonIndexed"
+        && let Some(n) = int(spec, &["backoffLimitPerIndex"])
+    {
         let why = "requires indexed completion mode";
         errors.push(Error::invalid(&at.child("backoffLimitPerIndex"), n, why));
     }

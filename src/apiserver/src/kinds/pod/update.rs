@@ -179,6 +179,11 @@ pub(super) fn validate_status(new: &Value, old: &Value) -> Errors {
             kontiki_api::names::dns1123_subdomain(nominated),
         );
     }
+    let placed = !text(new, &["spec", "nodeName"]).is_empty();
+    if placed && !nominated.is_empty() && nominated != text(old, &["status", "nominatedNodeName"]) {
+        let why = "may not be set on pods that are already bound to a node";
+        errors.push(Error::forbidden(&at.child("nominatedNodeName"), why));
+    }
     let (qos, was) = (
         get(new, &["status", "qosClass"]),
         get(old, &["status", "qosClass"]),

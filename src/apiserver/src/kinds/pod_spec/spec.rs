@@ -34,7 +34,8 @@ pub(in crate::kinds) fn validate_template(
     template: &Value,
     rules: Rules<'_>,
 ) {
-    template_metadata(errors, &at.child("metadata"), template.get("metadata"));
+    // Upstream names the labels as if they were members of the template.
+    template_metadata(errors, at, template.get("metadata"));
     let spec = template.get("spec").unwrap_or(&Value::Null);
     validate_pod_spec(errors, &at.child("spec"), spec);
     let at = at.child("spec");
