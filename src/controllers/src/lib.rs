@@ -23,6 +23,7 @@ pub mod views;
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use kontiki_base::{Clock, Metrics, SystemClock, Tasks};
 use kontiki_reconcile::Api;
 use prometheus_client::metrics::family::Family;
@@ -38,6 +39,8 @@ pub struct Config {
     pub which: Vec<String>,
     /// The range of pod addresses, which nodes get their own ranges out of, as in `10.244.0.0/16`.
     pub cluster_cidr: String,
+    /// The prefix length of a node's range.
+    pub node_cidr_mask: u8,
     /// The cluster's CA as PEM, which is published to every namespace.
     pub root_ca_pem: String,
     /// Where the time comes from.
@@ -49,6 +52,7 @@ impl Default for Config {
         Config {
             which: vec!["*".into()],
             cluster_cidr: "10.244.0.0/16".into(),
+            node_cidr_mask: 24,
             root_ca_pem: String::new(),
             clock: Arc::new(SystemClock),
         }
@@ -63,31 +67,55 @@ impl std::fmt::Debug for Config {
     }
 }
 
-/// A list of loops names one that does not exist.
+/// A configuration that cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no controller {name:?}; there are {}", names().join(", "))]
-pub struct UnknownController {
-    name: String,
+pub enum ConfigError {
+    /// The list of loops names one that does not exist.
+    #[error("there is no controller {name:?}; there are {}", names().join(", "))]
+    UnknownController {
+        /// The name that is none.
+        name: String,
+    },
+    /// The range of pod addresses is not one, or holds no node's range.
+    #[error("the cluster CIDR {cidr:?} is not a range that holds a /{mask} for each node")]
+    ClusterCidr {
+        /// What was given.
+        cidr: String,
+        /// The prefix length of a node's range.
+        mask: u8,
+    },
 }
 
-type Start = fn(&Context, &Config);
+/// How a loop is started: its context, the configuration, and the range of pod addresses out of it.
+type Start = fn(&Context, &Config, IpNet);
 
 const LOOPS: [(&str, Start); 11] = [
-    ("deployment-controller", |c, _| deployment::start(c)),
-    ("endpoints-controller", |c, _| endpoints::start(c)),
-    ("endpointslice-controller", |c, _| endpointslice::start(c)),
-    ("garbage-collector-controller", |c, _| {
+    ("deployment-controller", |c, _, _| deployment::start(c)),
+    ("endpoints-controller", |c, _, _| endpoints::start(c)),
+    ("endpointslice-controller", |c, _, _| {
+        endpointslice::start(c);
+    }),
+    ("garbage-collector-controller", |c, _, _| {
         garbage_collector::start(c);
     }),
-    ("namespace-controller", |c, _| namespace::start(c)),
-    ("node-ipam-controller", node_ipam::start),
-    ("node-lifecycle-controller", |c, _| node_lifecycle::start(c)),
-    ("pod-garbage-collector-controller", |c, _| {
+    ("namespace-controller", |c, _, _| namespace::start(c)),
+    ("node-ipam-controller", |c, config, range| {
+        node_ipam::start(c, range, config.node_cidr_mask);
+    }),
+    ("node-lifecycle-controller", |c, _, _| {
+        node_lifecycle::start(c);
+    }),
+    ("pod-garbage-collector-controller", |c, _, _| {
         pod_garbage_collector::start(c);
     }),
-    ("replicaset-controller", |c, _| replicaset::start(c)),
-    ("root-ca-certificate-publisher-controller", root_ca::start),
-    ("serviceaccount-controller", |c, _| serviceaccount::start(c)),
+    ("replicaset-controller", |c, _, _| replicaset::start(c)),
+    (
+        "root-ca-certificate-publisher-controller",
+        |c, config, _| root_ca::start(c, &config.root_ca_pem),
+    ),
+    ("serviceaccount-controller", |c, _, _| {
+        serviceaccount::start(c);
+    }),
 ];
 
 /// The names of all loops.
@@ -99,7 +127,7 @@ pub fn names() -> Vec<&'static str> {
 ///
 /// # Errors
 /// The list names a loop that does not exist.
-pub fn selected(which: &[String]) -> Result<Vec<&'static str>, UnknownController> {
+pub fn selected(which: &[String]) -> Result<Vec<&'static str>, ConfigError> {
     let which: Vec<&str> = which
         .iter()
         .map(|w| w.trim())
@@ -108,7 +136,7 @@ pub fn selected(which: &[String]) -> Result<Vec<&'static str>, UnknownController
     for name in &which {
         let bare = name.strip_prefix('-').unwrap_or(name);
         if *name != "*" && !names().contains(&bare) {
-            return Err(UnknownController {
+            return Err(ConfigError::UnknownController {
                 name: bare.to_owned(),
             });
         }
@@ -128,14 +156,19 @@ impl Controllers {
     /// Starts the loops that the configuration asks for.
     ///
     /// # Errors
-    /// The configuration names a loop that does not exist; nothing was started.
+    /// The configuration cannot be carried out; nothing was started.
     pub fn start(
         config: &Config,
         api: &Arc<dyn Api>,
         metrics: &Metrics,
         tasks: &Tasks,
-    ) -> Result<Controllers, UnknownController> {
+    ) -> Result<Controllers, ConfigError> {
         let on = selected(&config.which)?;
+        let range =
+            node_ipam::range(&config.cluster_cidr, config.node_cidr_mask).ok_or_else(|| {
+                let (cidr, mask) = (config.cluster_cidr.clone(), config.node_cidr_mask);
+                ConfigError::ClusterCidr { cidr, mask }
+            })?;
         let running: Family<[(&'static str, &'static str); 1], Gauge> = metrics.register(
             "running_managed_controllers",
             "Loops that run.",
@@ -143,7 +176,7 @@ impl Controllers {
         );
         let context = Context::new(api.clone(), tasks.clone(), config.clock.clone());
         for (name, start) in LOOPS.iter().filter(|(name, _)| on.contains(name)) {
-            start(&context, config);
+            start(&context, config, range);
             running.get_or_create(&[("name", *name)]).set(1);
         }
         Ok(Controllers)

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use kontiki_api::catalogue::{self, known};
 use kontiki_api::{Resource, object};
 use kontiki_reconcile::{
-    Cache, CallError, Client, DeleteOptions, ListParams, Outcome, PatchKind, Preconditions, Queue, Reconcile, run,
+    Cache, CallError, Client, DeleteOptions, ListParams, Outcome, PatchKind, Preconditions, Queue,
+    Reconcile, run,
 };
 use serde_json::{Value, json};
 
@@ -40,7 +41,11 @@ pub fn start(context: &Context) {
             q.add(e.object().metadata.name.clone());
         }
     });
-    let what = Namespaces { namespaces, client: context.client("namespace-controller"), context: context.clone() };
+    let what = Namespaces {
+        namespaces,
+        client: context.client("namespace-controller"),
+        context: context.clone(),
+    };
     run(&context.tasks, &queue, WORKERS, Arc::new(what));
 }
 
@@ -49,7 +54,10 @@ fn content() -> impl Iterator<Item = &'static Resource> {
     let deletable = |r: &&Resource| r.namespaced && r.has_verb("delete") && r.has_verb("list");
     // One version of each resource is enough: the stored object is the same.
     let first = |r: &&'static Resource| {
-        catalogue::all().iter().find(|o| (o.group, o.plural) == (r.group, r.plural)).is_some_and(|o| std::ptr::eq(o, *r))
+        catalogue::all()
+            .iter()
+            .find(|o| (o.group, o.plural) == (r.group, r.plural))
+            .is_some_and(|o| std::ptr::eq(o, *r))
     };
     catalogue::all().iter().filter(deletable).filter(first)
 }
@@ -68,20 +76,44 @@ pub struct Remains {
 /// The conditions of a namespace that is going away.
 pub fn plan(old: &[Condition], remains: &Remains, now: Timestamp) -> Vec<Condition> {
     let mut out = old.to_vec();
-    let list = |of: &[(String, usize)], has: &str| {
-        of.iter().map(|(what, n)| format!("{what} has {n} {has}")).collect::<Vec<_>>().join(", ")
+    let list = |of: &[(String, usize)], word: &str| {
+        let parts = of
+            .iter()
+            .map(|(what, n)| format!("{what} {word} {n} resource instances"));
+        parts.collect::<Vec<_>>().join(", ")
     };
     let failed = !remains.failures.is_empty();
-    let (resources, finalizers) = (list(&remains.counts, "resource instances"), list(&remains.finalizers, "resource instances"));
+    let (resources, finalizers) = (
+        list(&remains.counts, "has"),
+        list(&remains.finalizers, "in"),
+    );
     let rows = [
-        ("NamespaceDeletionDiscoveryFailure", false, "ResourcesDiscovered", "", String::new(), "All resources successfully discovered"),
-        ("NamespaceDeletionGroupVersionParsingFailure", false, "ParsedGroupVersions", "", String::new(), "All legacy kube types successfully parsed"),
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            "ResourcesDiscovered",
+            "",
+            String::new(),
+            "All resources successfully discovered",
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            "ParsedGroupVersions",
+            "",
+            String::new(),
+            "All legacy kube types successfully parsed",
+        ),
         (
             "NamespaceDeletionContentFailure",
             failed,
             "ContentDeleted",
             "ContentDeletionFailed",
-            format!("Failed to delete all resource types, {} remaining: {}", remains.failures.len(), remains.failures.join(", ")),
+            format!(
+                "Failed to delete all resource types, {} remaining: {}",
+                remains.failures.len(),
+                remains.failures.join(", ")
+            ),
             "All content successfully deleted, may be waiting on finalization",
         ),
         (
@@ -102,10 +134,17 @@ pub fn plan(old: &[Condition], remains: &Remains, now: Timestamp) -> Vec<Conditi
         ),
     ];
     for (kind, bad, good_reason, bad_reason, bad_text, good_text) in rows {
-        let (status, reason, message) = if bad { ("True", bad_reason, bad_text) } else { ("False", good_reason, good_text.into()) };
-        let same = conditions::find(&out, kind).is_some_and(|c| c.status == status && c.message == message);
+        let (status, reason, message) = if bad {
+            ("True", bad_reason, bad_text)
+        } else {
+            ("False", good_reason, good_text.into())
+        };
+        let same = conditions::find(&out, kind)
+            .is_some_and(|c| c.status == status && c.message == message);
         if !same {
-            let since = conditions::find(&out, kind).filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+            let since = conditions::find(&out, kind)
+                .filter(|c| c.status == status)
+                .and_then(|c| c.last_transition_time.clone());
             conditions::remove(&mut out, kind);
             out.push(Condition {
                 kind: kind.into(),
@@ -127,7 +166,11 @@ impl Reconcile<String> for Namespaces {
     }
 
     async fn reconcile(&self, key: &String) -> Result<Outcome, CallError> {
-        let Some(ns) = self.namespaces.get("", key).filter(|n| n.metadata.is_deleting()) else {
+        let Some(ns) = self
+            .namespaces
+            .get("", key)
+            .filter(|n| n.metadata.is_deleting())
+        else {
             return Ok(Outcome::Done);
         };
         if !ns.spec.finalizers.iter().any(|f| f == FINALIZER) {
@@ -137,10 +180,22 @@ impl Reconcile<String> for Namespaces {
         let conditions = plan(&ns.status.conditions, &remains, self.context.clock.now());
         let mut current = ns.metadata.clone();
         if conditions != ns.status.conditions {
-            let patch = json!({"metadata": precondition(&current), "status": {"conditions": conditions}});
-            match self.client.patch(known::namespaces(), ("", key), "status", PatchKind::Merge, &patch).await {
+            let patch =
+                json!({"metadata": precondition(&current), "status": {"conditions": conditions}});
+            match self
+                .client
+                .patch(
+                    known::namespaces(),
+                    ("", key),
+                    "status",
+                    PatchKind::Merge,
+                    &patch,
+                )
+                .await
+            {
                 Ok(answer) => {
-                    object::text(&answer, &["metadata", "resourceVersion"]).clone_into(&mut current.resource_version);
+                    object::text(&answer, &["metadata", "resourceVersion"])
+                        .clone_into(&mut current.resource_version);
                     self.namespaces.written(&answer);
                 }
                 Err(e) if e.is_not_found() => return Ok(Outcome::Done),
@@ -150,13 +205,22 @@ impl Reconcile<String> for Namespaces {
         if !remains.failures.is_empty() || !remains.counts.is_empty() {
             return Ok(Outcome::After(grace.clamp(LOOK_AGAIN, GRACE_MAX)));
         }
-        let finalizers: Vec<&String> = ns.spec.finalizers.iter().filter(|f| *f != FINALIZER).collect();
+        let finalizers: Vec<&String> = ns
+            .spec
+            .finalizers
+            .iter()
+            .filter(|f| *f != FINALIZER)
+            .collect();
         let body = json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": key, "uid": current.uid, "resourceVersion": current.resource_version},
             "spec": {"finalizers": finalizers},
         });
-        match self.client.update(known::namespaces(), ("", key), "finalize", &body).await {
+        match self
+            .client
+            .update(known::namespaces(), ("", key), "finalize", &body)
+            .await
+        {
             Ok(_) => Ok(Outcome::Done),
             Err(e) if e.is_not_found() => Ok(Outcome::Done),
             Err(e) => Err(e),
@@ -170,13 +234,18 @@ impl Namespaces {
         let (mut remains, mut grace) = (Remains::default(), Duration::ZERO);
         let mut finalizers = std::collections::BTreeMap::<String, usize>::new();
         for r in content() {
-            let params = ListParams { namespace: namespace.to_owned(), ..ListParams::default() };
+            let params = ListParams {
+                namespace: namespace.to_owned(),
+                ..ListParams::default()
+            };
             let items: Vec<Value> = match self.client.list(r, params).await {
                 Ok(items) => items,
                 // A resource of the catalogue that this server does not serve has no content.
                 Err(e) if e.is_not_found() => continue,
                 Err(e) => {
-                    remains.failures.push(format!("{}: {e}", r.group_resource()));
+                    remains
+                        .failures
+                        .push(format!("{}: {e}", r.group_resource()));
                     continue;
                 }
             };
@@ -187,16 +256,22 @@ impl Namespaces {
                     continue;
                 }
                 left += 1;
-                for f in object::list(item, &["metadata", "finalizers"]).iter().filter_map(Value::as_str) {
+                for f in object::list(item, &["metadata", "finalizers"])
+                    .iter()
+                    .filter_map(Value::as_str)
+                {
                     *finalizers.entry(f.to_owned()).or_default() += 1;
                 }
                 if r.plural == "pods" {
-                    let seconds = object::int(item, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(0);
+                    let seconds =
+                        object::int(item, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(0);
                     grace = grace.max(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
                 }
             }
             if left > 0 {
-                remains.counts.push((format!("{}.{}", r.plural, r.group), left));
+                remains
+                    .counts
+                    .push((format!("{}.{}", r.plural, r.group), left));
             }
         }
         remains.finalizers = finalizers.into_iter().collect();
@@ -204,15 +279,29 @@ impl Namespaces {
     }
 
     /// Asks one object to go. Tells whether it is gone at once.
-    async fn delete(&self, r: &'static Resource, namespace: &str, item: &Value, failures: &mut Vec<String>) -> bool {
+    async fn delete(
+        &self,
+        r: &'static Resource,
+        namespace: &str,
+        item: &Value,
+        failures: &mut Vec<String>,
+    ) -> bool {
         let (name, uid) = (object::name(item), object::uid(item));
-        let graceful = r.plural == "pods" && serde_json::from_value::<Pod>(item.clone()).is_ok_and(|p| !p.node_name.is_empty());
+        let graceful = r.plural == "pods"
+            && serde_json::from_value::<Pod>(item.clone()).is_ok_and(|p| !p.node_name.is_empty());
         let held = !object::list(item, &["metadata", "finalizers"]).is_empty();
         if serde_json::from_value::<Meta>(item.clone()).is_ok_and(|m| m.metadata.is_deleting()) {
             return false;
         }
-        let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-        let options = DeleteOptions { preconditions, propagation_policy: Some("Background"), ..DeleteOptions::default() };
+        let preconditions = Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        });
+        let options = DeleteOptions {
+            preconditions,
+            propagation_policy: Some("Background"),
+            ..DeleteOptions::default()
+        };
         match self.client.delete(r, namespace, name, &options).await {
             Ok(()) => !graceful && !held,
             Err(e) if e.is_not_found() || e.is_conflict() => true,
@@ -233,19 +322,39 @@ mod tests {
         let names: Vec<_> = content().map(Resource::group_resource).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(names.len(), distinct.len());
-        assert!(names.iter().any(|n| n == "deployments.apps") && !names.iter().any(|n| n == "nodes"));
+        assert!(
+            names.iter().any(|n| n == "deployments.apps") && !names.iter().any(|n| n == "nodes")
+        );
     }
 
     #[test]
     fn conditions_say_what_is_left() {
         let now = Timestamp::from_second(100).expect("in range");
-        let remains = Remains { counts: vec![("pods.".into(), 2)], finalizers: vec![("x/y".into(), 1)], ..Remains::default() };
+        let remains = Remains {
+            counts: vec![("pods.".into(), 2)],
+            finalizers: vec![("x/y".into(), 1)],
+            ..Remains::default()
+        };
         let c = plan(&[], &remains, now);
-        let message = |k: &str| conditions::find(&c, k).map(|c| (c.status.as_str(), c.message.as_str()));
-        assert_eq!(message("NamespaceContentRemaining"), Some(("True", "Some resources are remaining: pods. has 2 resource instances")));
-        let want = "Some content in the namespace has finalizers remaining: x/y has 1 resource instances";
-        assert_eq!(message("NamespaceFinalizersRemaining"), Some(("True", want)));
-        assert_eq!(message("NamespaceDeletionContentFailure").map(|c| c.0), Some("False"));
+        let message =
+            |k: &str| conditions::find(&c, k).map(|c| (c.status.as_str(), c.message.as_str()));
+        assert_eq!(
+            message("NamespaceContentRemaining"),
+            Some((
+                "True",
+                "Some resources are remaining: pods. has 2 resource instances"
+            ))
+        );
+        let want =
+            "Some content in the namespace has finalizers remaining: x/y in 1 resource instances";
+        assert_eq!(
+            message("NamespaceFinalizersRemaining"),
+            Some(("True", want))
+        );
+        assert_eq!(
+            message("NamespaceDeletionContentFailure").map(|c| c.0),
+            Some("False")
+        );
         let later = plan(&c, &remains, Timestamp::from_second(200).expect("in range"));
         assert_eq!(later, c, "nothing changed");
     }

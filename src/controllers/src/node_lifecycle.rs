@@ -1,9 +1,5 @@
-//! Node lifecycle: a node that says nothing becomes Unknown, conditions become taints, and pods leave nodes whose
-//! `NoExecute` taints they do not (or no longer) tolerate.
-//!
-//! Follows kube-controller-manager's node-lifecycle-controller and taint-eviction-controller.
+//! Nodes that say nothing any more: they are marked, and their pods go elsewhere.
 
-mod evict;
 mod plan;
 
 use std::collections::HashMap;
@@ -11,32 +7,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use kontiki_api::catalogue::known;
 use kontiki_api::object;
-use kontiki_base::Clock;
 use kontiki_reconcile::{
-    Cache, CallError, Client, Event, ObjectRef, Outcome, PatchKind, Queue, Reconcile, Recorder,
-    Selection, run,
+    Cache, CallError, Client, DeleteOptions, Event, ObjectRef, Outcome, PatchKind, Preconditions,
+    Queue, Reconcile, Recorder, Selection, run,
 };
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::context::{Context, precondition};
+use crate::context::{Context, Key, key_of, precondition};
 use crate::views::{Lease, Node, Pod};
 
-pub use evict::{Eviction, evictions};
-pub use plan::{Patches, plan};
+pub use plan::{GRACE, Stay, silent, stay, taints};
 
-/// The namespace of the leases that nodes renew.
-const LEASE_NAMESPACE: &str = "kube-node-lease";
-/// How long a node may say nothing (kube-controller-manager's `--node-monitor-grace-period`, its older default).
-pub const GRACE_PERIOD: Duration = Duration::from_secs(40);
-/// How often a node that is well is looked at (`--node-monitor-period`).
+const WORKERS: usize = 4;
+/// How often a node is looked at.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(5);
-const WORKERS: usize = 2;
+/// Where nodes renew their leases.
+const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// The index of pods by node.
 const BY_NODE: &str = "node";
+
+/// The last sign of life of a node, and when we saw it. Its own clock does not count.
+struct Sign {
+    text: String,
+    seen: Instant,
+}
 
 struct NodeLifecycle {
     nodes: Cache<Node>,
@@ -44,134 +42,85 @@ struct NodeLifecycle {
     pods: Cache<Pod>,
     client: Client,
     recorder: Recorder,
-    clock: Arc<dyn Clock>,
-    /// What each node said last, and when we heard it by our own clock: the clocks of nodes are not trusted.
-    heard: Mutex<HashMap<String, Heard>>,
+    context: Context,
+    signs: Mutex<HashMap<String, Sign>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Heard {
-    said: String,
-    at: Timestamp,
+struct TaintEviction {
+    nodes: Cache<Node>,
+    pods: Cache<Pod>,
+    client: Client,
+    recorder: Recorder,
+    context: Context,
 }
 
-/// Starts the loop.
+/// Starts both loops: the one that marks nodes, and the one that drives pods from tainted nodes.
 pub fn start(context: &Context) {
     let (nodes, pods) = (
         context.cache::<Node>(known::nodes()),
         context.cache::<Pod>(known::pods()),
     );
-    let leases = context.selected::<Lease>(
-        known::leases(),
-        Selection {
-            namespace: LEASE_NAMESPACE.into(),
-            ..Selection::default()
-        },
-    );
-    pods.add_index(BY_NODE, |p| vec![p.node_name.clone()]);
+    let only = Selection {
+        namespace: LEASE_NAMESPACE.into(),
+        ..Selection::default()
+    };
+    let leases = context.selected::<Lease>(known::leases(), only);
+    pods.add_index(BY_NODE, |p| {
+        Some(p.node_name.clone())
+            .filter(|n| !n.is_empty())
+            .into_iter()
+            .collect()
+    });
     let queue: Queue<String> = Queue::default();
     let q = queue.clone();
     nodes.on_event(move |e| q.add(e.object().metadata.name.clone()));
-    let q = queue.clone();
-    pods.on_event(move |e| {
-        let pod = e.object();
-        // Only a pod that comes to a node can have to leave it at once.
-        if !matches!(e, Event::Deleted(_)) && !pod.node_name.is_empty() && pod.is_active() {
-            q.add(pod.node_name.clone());
-        }
-    });
-    let what = NodeLifecycle {
-        nodes,
+    let lifecycle = NodeLifecycle {
+        nodes: nodes.clone(),
         leases,
-        pods,
+        pods: pods.clone(),
         client: context.client("node-lifecycle-controller"),
         recorder: context.recorder("node-controller"),
-        clock: context.clock.clone(),
-        heard: Mutex::default(),
+        context: context.clone(),
+        signs: Mutex::default(),
     };
-    run(&context.tasks, &queue, WORKERS, Arc::new(what));
-}
+    run(&context.tasks, &queue, WORKERS, Arc::new(lifecycle));
 
-impl NodeLifecycle {
-    /// How long ago the node said something, by our clock.
-    fn silence(&self, node: &Node, now: Timestamp) -> Duration {
-        let name = &node.metadata.name;
-        let lease = self
-            .leases
-            .get(LEASE_NAMESPACE, name)
-            .and_then(|l| l.spec.renew_time.clone());
-        let beat = node
-            .condition("Ready")
-            .and_then(|c| c.last_heartbeat_time.clone());
-        let said = format!("{} {}", lease.unwrap_or_default(), beat.unwrap_or_default());
-        let mut heard = self.heard.lock();
-        let last = heard.entry(name.clone()).or_insert_with(|| Heard {
-            said: String::new(),
-            at: now,
-        });
-        if last.said != said {
-            *last = Heard { said, at: now };
+    let evictions: Queue<Key> = Queue::default();
+    let (q, p) = (evictions.clone(), pods.clone());
+    nodes.on_event(move |e| {
+        let changed = match e {
+            Event::Updated { old, new } => old.spec.taints != new.spec.taints,
+            Event::Added(n) => !n.spec.taints.is_empty(),
+            Event::Deleted(_) => false,
+        };
+        if changed {
+            for pod in p.by_index(BY_NODE, &e.object().metadata.name) {
+                q.add(key_of(&pod.metadata));
+            }
         }
-        Duration::try_from(now.duration_since(last.at)).unwrap_or_default()
-    }
-
-    async fn write(&self, node: &Node, patches: &Patches) -> Result<(), CallError> {
-        let name = &node.metadata.name;
-        if let Some(conditions) = &patches.conditions {
-            let about = ObjectRef::new(known::nodes(), &node.metadata);
-            let message = format!("Node {name} status is now: NodeNotReady");
-            self.recorder.normal(about, "NodeNotReady", &message);
-            let patch = json!({"metadata": precondition(&node.metadata), "status": {"conditions": conditions}});
-            self.client
-                .patch(
-                    known::nodes(),
-                    ("", name),
-                    "status",
-                    PatchKind::Merge,
-                    &patch,
-                )
-                .await?;
-            // The write has changed the revision: the taints follow with the event that it causes.
-            return Ok(());
+    });
+    let q = evictions.clone();
+    pods.on_event(move |e| {
+        let pod = e.object();
+        let moved = match e {
+            Event::Updated { old, new } => {
+                old.node_name != new.node_name || old.tolerations != new.tolerations
+            }
+            Event::Added(_) => true,
+            Event::Deleted(_) => false,
+        };
+        if moved && !pod.node_name.is_empty() {
+            q.add(key_of(&pod.metadata));
         }
-        if let Some(taints) = &patches.taints {
-            let patch =
-                json!({"metadata": precondition(&node.metadata), "spec": {"taints": taints}});
-            self.client
-                .patch(known::nodes(), ("", name), "", PatchKind::Merge, &patch)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Takes `Ready` from the pods of a node that is not ready, so that Services leave them out.
-    async fn mark_pods(&self, pods: &[Arc<Pod>], now: &str) -> Result<(), CallError> {
-        for pod in pods.iter().filter(|p| p.ready) {
-            let m = &pod.metadata;
-            let patch = json!({"metadata": {"uid": m.uid}, "status": {"conditions": [
-                {"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": now},
-            ]}});
-            let written = self
-                .client
-                .patch(
-                    known::pods(),
-                    (&m.namespace, &m.name),
-                    "status",
-                    PatchKind::Strategic,
-                    &patch,
-                )
-                .await;
-            ignore_gone(written.map(drop))?;
-        }
-        Ok(())
-    }
-}
-
-fn ignore_gone(result: Result<(), CallError>) -> Result<(), CallError> {
-    match result {
-        Err(e) if e.is_not_found() => Ok(()),
-        other => other,
-    }
+    });
+    let eviction = TaintEviction {
+        nodes,
+        pods,
+        client: context.client("taint-eviction-controller"),
+        recorder: context.recorder("taint-eviction-controller"),
+        context: context.clone(),
+    };
+    run(&context.tasks, &evictions, WORKERS, Arc::new(eviction));
 }
 
 #[async_trait]
@@ -180,39 +129,180 @@ impl Reconcile<String> for NodeLifecycle {
         "node-lifecycle"
     }
 
-    async fn reconcile(&self, name: &String) -> Result<Outcome, CallError> {
+    async fn reconcile(&self, key: &String) -> Result<Outcome, CallError> {
         tokio::join!(
             self.nodes.synced(),
             self.leases.synced(),
             self.pods.synced()
         );
-        let Some(node) = self.nodes.get("", name) else {
-            self.heard.lock().remove(name);
+        let Some(mut node) = self.nodes.get("", key) else {
+            self.signs.lock().remove(key);
             return Ok(Outcome::Done);
         };
-        let now = self.clock.now();
-        let now_text = object::time_text(now);
-        let silence = self.silence(&node, now);
-        ignore_gone(
-            self.write(&node, &plan(&node, silence, GRACE_PERIOD, &now_text))
-                .await,
-        )?;
+        let now = self.context.clock.now();
+        if self.silence(&node) > GRACE
+            && let Some(conditions) = silent(&node, now)
+        {
+            let patch = json!({"metadata": precondition(&node.metadata), "status": {"conditions": conditions}});
+            let answer = self
+                .client
+                .patch(
+                    known::nodes(),
+                    ("", key),
+                    "status",
+                    PatchKind::Merge,
+                    &patch,
+                )
+                .await?;
+            self.nodes.written(&answer);
+            self.recorder.normal(
+                ObjectRef::new(known::nodes(), &node.metadata),
+                "NodeNotReady",
+                format!("Node {key} status is now: NodeNotReady"),
+            );
+            tracing::warn!(
+                node = key,
+                silent_seconds = GRACE.as_secs(),
+                "the node says nothing any more"
+            );
+            let Some(fresh) = self.nodes.get("", key) else {
+                return Ok(Outcome::Done);
+            };
+            node = fresh;
+        }
+        let all_down = self.nodes.list().iter().all(|n| !is_ready(n));
+        if let Some(taints) = taints(&node, all_down, now) {
+            let patch =
+                json!({"metadata": precondition(&node.metadata), "spec": {"taints": taints}});
+            let answer = self
+                .client
+                .patch(known::nodes(), ("", key), "", PatchKind::Merge, &patch)
+                .await?;
+            self.nodes.written(&answer);
+        }
+        if !is_ready(&node) {
+            self.mark_pods_not_ready(&node).await?;
+        }
+        Ok(Outcome::After(MONITOR_INTERVAL))
+    }
+}
 
-        let pods = self.pods.by_index(BY_NODE, name);
-        let ready = node.condition("Ready").is_some_and(|c| c.status == "True");
-        if !ready && node.condition("Ready").is_some() {
-            self.mark_pods(&pods, &now_text).await?;
+fn is_ready(node: &Node) -> bool {
+    node.condition("Ready").is_some_and(|c| c.status == "True")
+}
+
+impl NodeLifecycle {
+    /// For how long a node has said nothing: neither through its lease nor through its status.
+    fn silence(&self, node: &Node) -> Duration {
+        let name = &node.metadata.name;
+        let lease = self
+            .leases
+            .get(LEASE_NAMESPACE, name)
+            .and_then(|l| l.spec.renew_time.clone());
+        let heartbeat = node
+            .condition("Ready")
+            .and_then(|c| c.last_heartbeat_time.clone());
+        let text = format!("{lease:?} {heartbeat:?}");
+        let mut signs = self.signs.lock();
+        let sign = signs.entry(name.clone()).or_insert_with(|| Sign {
+            text: String::new(),
+            seen: Instant::now(),
+        });
+        if sign.text != text {
+            *sign = Sign {
+                text,
+                seen: Instant::now(),
+            };
         }
-        let (due, next) = evictions(&node.spec.taints, &pods, now);
-        for pod in due {
-            let about = ObjectRef::new(known::pods(), &pod.metadata);
-            let message = format!("Marking for deletion Pod {}", pod.metadata.key());
-            self.recorder
-                .normal(about, "TaintManagerEviction", &message);
-            evict::delete(&self.client, &pod).await?;
+        sign.seen.elapsed()
+    }
+
+    /// Pods of a node that is not ready are not ready: services must not lead to them.
+    async fn mark_pods_not_ready(&self, node: &Node) -> Result<(), CallError> {
+        for pod in self
+            .pods
+            .by_index(BY_NODE, &node.metadata.name)
+            .iter()
+            .filter(|p| p.ready)
+        {
+            let at = (pod.metadata.namespace.as_str(), pod.metadata.name.as_str());
+            let fresh: Value = match self.client.get(known::pods(), at.0, at.1).await {
+                Err(e) if e.is_not_found() => continue,
+                other => other?,
+            };
+            let mut conditions = object::list(&fresh, &["status", "conditions"]).to_vec();
+            let Some(c) = conditions
+                .iter_mut()
+                .find(|c| c["type"] == "Ready" && c["status"] == "True")
+            else {
+                continue;
+            };
+            c["status"] = "False".into();
+            c["reason"] = "NodeNotReady".into();
+            c["message"] = "Node is not ready".into();
+            c["lastTransitionTime"] = object::time_text(self.context.clock.now()).into();
+            let metadata = json!({"uid": object::uid(&fresh), "resourceVersion": fresh["metadata"]["resourceVersion"]});
+            let patch = json!({"metadata": metadata, "status": {"conditions": conditions}});
+            match self
+                .client
+                .patch(known::pods(), at, "status", PatchKind::Merge, &patch)
+                .await
+            {
+                Ok(answer) => self.pods.written(&answer),
+                Err(e) if e.is_not_found() => continue,
+                Err(e) => return Err(e),
+            }
+            self.recorder.warning(
+                ObjectRef::new(known::pods(), &pod.metadata),
+                "NodeNotReady",
+                "Node is not ready",
+            );
         }
-        Ok(Outcome::After(
-            next.map_or(MONITOR_INTERVAL, |n| n.min(MONITOR_INTERVAL)),
-        ))
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Reconcile<Key> for TaintEviction {
+    fn name(&self) -> &'static str {
+        "taint-eviction"
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, CallError> {
+        tokio::join!(self.nodes.synced(), self.pods.synced());
+        let Some(pod) = self.pods.get(&key.0, &key.1).filter(|p| p.is_active()) else {
+            return Ok(Outcome::Done);
+        };
+        let Some(node) = self.nodes.get("", &pod.node_name) else {
+            return Ok(Outcome::Done);
+        };
+        match stay(&pod, &node.spec.taints, self.context.clock.now()) {
+            Stay::Forever => Ok(Outcome::Done),
+            Stay::For(time) => Ok(Outcome::After(time)),
+            Stay::No => {
+                let about = ObjectRef::new(known::pods(), &pod.metadata);
+                self.recorder.normal(
+                    about,
+                    "TaintManagerEviction",
+                    format!("Marking for deletion Pod {}/{}", key.0, key.1),
+                );
+                let preconditions = Some(Preconditions {
+                    uid: Some(pod.metadata.uid.clone()),
+                    resource_version: None,
+                });
+                let options = DeleteOptions {
+                    preconditions,
+                    ..DeleteOptions::default()
+                };
+                match self
+                    .client
+                    .delete(known::pods(), &key.0, &key.1, &options)
+                    .await
+                {
+                    Err(e) if !e.is_not_found() => Err(e),
+                    _ => Ok(Outcome::Done),
+                }
+            }
+        }
     }
 }

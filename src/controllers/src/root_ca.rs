@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kontiki_api::catalogue::known;
-use kontiki_reconcile::{Cache, CallError, Client, Outcome, PatchKind, Queue, Reconcile, Selection, run};
+use kontiki_reconcile::{
+    Cache, CallError, Client, Outcome, PatchKind, Queue, Reconcile, Selection, run,
+};
 use serde_json::{Value, json};
 
 use crate::context::{Context, precondition};
@@ -31,7 +33,10 @@ struct RootCa {
 /// Starts the loop, which publishes this CA.
 pub fn start(context: &Context, ca_pem: &str) {
     let namespaces = context.cache::<Namespace>(known::namespaces());
-    let only = Selection { field_selector: format!("metadata.name={NAME}"), ..Selection::default() };
+    let only = Selection {
+        field_selector: format!("metadata.name={NAME}"),
+        ..Selection::default()
+    };
     let maps = context.selected::<ConfigMap>(known::configmaps(), only);
     let queue: Queue<String> = Queue::default();
     let q = queue.clone();
@@ -39,7 +44,17 @@ pub fn start(context: &Context, ca_pem: &str) {
     let q = queue.clone();
     maps.on_event(move |e| q.add(e.object().metadata.namespace.clone()));
     let client = context.client("root-ca-cert-publisher");
-    run(&context.tasks, &queue, WORKERS, Arc::new(RootCa { namespaces, maps, client, ca_pem: ca_pem.to_owned() }));
+    run(
+        &context.tasks,
+        &queue,
+        WORKERS,
+        Arc::new(RootCa {
+            namespaces,
+            maps,
+            client,
+            ca_pem: ca_pem.to_owned(),
+        }),
+    );
 }
 
 /// What to do about a namespace.
@@ -52,10 +67,18 @@ pub enum Command {
 }
 
 /// What to do about a namespace, if anything.
-pub fn plan(namespace: Option<&Namespace>, map: Option<&ConfigMap>, ca_pem: &str) -> Option<Command> {
+pub fn plan(
+    namespace: Option<&Namespace>,
+    map: Option<&ConfigMap>,
+    ca_pem: &str,
+) -> Option<Command> {
     let data = json!({ FILE: ca_pem });
     match map {
-        _ if namespace.is_none_or(|n| n.metadata.is_deleting() || n.status.phase == "Terminating") => None,
+        _ if namespace
+            .is_none_or(|n| n.metadata.is_deleting() || n.status.phase == "Terminating") =>
+        {
+            None
+        }
         None => Some(Command::Create(data)),
         Some(m) if json!(m.data) == data => None,
         Some(m) => {
@@ -78,17 +101,30 @@ impl Reconcile<String> for RootCa {
     async fn reconcile(&self, key: &String) -> Result<Outcome, CallError> {
         tokio::join!(self.namespaces.synced(), self.maps.synced());
         let map = self.maps.get(key, NAME);
-        let result = match plan(self.namespaces.get("", key).as_deref(), map.as_deref(), &self.ca_pem) {
+        let result = match plan(
+            self.namespaces.get("", key).as_deref(),
+            map.as_deref(),
+            &self.ca_pem,
+        ) {
             None => return Ok(Outcome::Done),
             Some(Command::Create(data)) => {
-                let metadata = json!({"namespace": key, "name": NAME, "annotations": {DESCRIPTION: TEXT}});
+                let metadata =
+                    json!({"namespace": key, "name": NAME, "annotations": {DESCRIPTION: TEXT}});
                 let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data});
                 self.client.create(known::configmaps(), key, &body).await
             }
             Some(Command::Update(data)) => {
                 let metadata = map.map(|m| precondition(&m.metadata)).unwrap_or_default();
                 let patch = json!({"metadata": metadata, "data": data});
-                self.client.patch(known::configmaps(), (key, NAME), "", PatchKind::Merge, &patch).await
+                self.client
+                    .patch(
+                        known::configmaps(),
+                        (key, NAME),
+                        "",
+                        PatchKind::Merge,
+                        &patch,
+                    )
+                    .await
             }
         };
         match result {
@@ -109,12 +145,18 @@ mod tests {
     #[test]
     fn the_map_is_made_mended_and_left_alone() {
         let ns = Namespace::default();
-        assert_eq!(plan(Some(&ns), None, "CA"), Some(Command::Create(json!({FILE: "CA"}))));
+        assert_eq!(
+            plan(Some(&ns), None, "CA"),
+            Some(Command::Create(json!({FILE: "CA"})))
+        );
         let mut map = ConfigMap::default();
         map.data.insert(FILE.into(), "CA".into());
         assert_eq!(plan(Some(&ns), Some(&map), "CA"), None);
         map.data.insert("x".into(), "y".into());
-        assert_eq!(plan(Some(&ns), Some(&map), "NEW"), Some(Command::Update(json!({FILE: "NEW", "x": null}))));
+        assert_eq!(
+            plan(Some(&ns), Some(&map), "NEW"),
+            Some(Command::Update(json!({FILE: "NEW", "x": null})))
+        );
         assert_eq!(plan(None, None, "CA"), None);
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kontiki_api::catalogue::known;
-use kontiki_reconcile::{Cache, CallError, Client, Outcome, Queue, Reconcile, Selection, View, run};
+use kontiki_reconcile::{
+    Cache, CallError, Client, Outcome, Queue, Reconcile, Selection, View, run,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -37,20 +39,28 @@ struct ServiceAccounts {
 /// Starts the loop.
 pub fn start(context: &Context) {
     let namespaces = context.cache::<Namespace>(known::namespaces());
-    let only = Selection { field_selector: format!("metadata.name={ACCOUNT}"), ..Selection::default() };
+    let only = Selection {
+        field_selector: format!("metadata.name={ACCOUNT}"),
+        ..Selection::default()
+    };
     let accounts = context.selected::<DefaultAccount>(known::serviceaccounts(), only);
     let queue: Queue<String> = Queue::default();
     let q = queue.clone();
     namespaces.on_event(move |e| q.add(e.object().metadata.name.clone()));
     let q = queue.clone();
     accounts.on_event(move |e| q.add(e.object().metadata.namespace.clone()));
-    let what = ServiceAccounts { namespaces, accounts, client: context.client("service-account-controller") };
+    let what = ServiceAccounts {
+        namespaces,
+        accounts,
+        client: context.client("service-account-controller"),
+    };
     run(&context.tasks, &queue, WORKERS, Arc::new(what));
 }
 
 /// Whether an account has to be made for a namespace.
 pub fn plan(namespace: Option<&Namespace>, has_account: bool) -> bool {
-    !has_account && namespace.is_some_and(|n| n.status.phase == "Active" && !n.metadata.is_deleting())
+    !has_account
+        && namespace.is_some_and(|n| n.status.phase == "Active" && !n.metadata.is_deleting())
 }
 
 #[async_trait]
@@ -66,7 +76,11 @@ impl Reconcile<String> for ServiceAccounts {
             return Ok(Outcome::Done);
         }
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": key, "name": ACCOUNT}});
-        match self.client.create(known::serviceaccounts(), key, &account).await {
+        match self
+            .client
+            .create(known::serviceaccounts(), key, &account)
+            .await
+        {
             Ok(answer) => {
                 self.accounts.written(&answer);
                 Ok(Outcome::Done)

@@ -1,220 +1,247 @@
-//! What a node's silence and conditions make of its conditions and taints.
+//! What the state of a node means: its conditions, its taints, and how long pods may stay.
 
 use std::time::Duration;
 
-use kontiki_api::taints::{NO_EXECUTE, NO_SCHEDULE, NOT_READY, Taint, UNREACHABLE, UNSCHEDULABLE};
+use jiff::Timestamp;
+use kontiki_api::object::time_text;
+use kontiki_api::taints::{
+    NO_EXECUTE, NO_SCHEDULE, NOT_READY, Taint, UNREACHABLE, UNSCHEDULABLE, tolerated,
+};
 
-use crate::views::{Node, NodeCondition};
+use crate::views::{Node, NodeCondition, Pod};
 
-/// The conditions that become Unknown with a node's silence.
-const CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
-/// Conditions that, when true, keep new pods away, and the taints that they do it with.
-const PRESSURES: [(&str, &str); 4] = [
-    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
-    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
-    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+/// A node that says nothing for so long is taken for unreachable.
+pub const GRACE: Duration = Duration::from_secs(40);
+
+/// Taints that follow conditions: type, status, key.
+const BY_CONDITION: [(&str, &str, &str); 6] = [
+    ("Ready", "False", NOT_READY),
+    ("Ready", "Unknown", UNREACHABLE),
+    (
+        "MemoryPressure",
+        "True",
+        "node.kubernetes.io/memory-pressure",
+    ),
+    ("DiskPressure", "True", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
     (
         "NetworkUnavailable",
+        "True",
         "node.kubernetes.io/network-unavailable",
     ),
 ];
+/// Conditions that a node which says nothing gets.
+const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// What is to be written of a node; `None` is nothing.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Patches {
-    /// All conditions.
-    pub conditions: Option<Vec<NodeCondition>>,
-    /// All taints.
-    pub taints: Option<Vec<Taint>>,
-}
-
-/// What is to be written of a node that has said nothing for so long. `now` is RFC 3339 text.
-pub fn plan(node: &Node, silence: Duration, grace: Duration, now: &str) -> Patches {
-    let conditions = (silence > grace).then(|| unknown(node, now)).flatten();
-    let taints = wanted_taints(node, now);
-    Patches {
-        conditions,
-        taints: (taints != node.spec.taints).then_some(taints),
-    }
-}
-
-/// The conditions with those of a silent node made Unknown, if that changes anything.
-fn unknown(node: &Node, now: &str) -> Option<Vec<NodeCondition>> {
-    let mut conditions = node.status.conditions.clone();
-    let mut changed = false;
-    for kind in CONDITIONS {
-        let (reason, message) = ("NodeStatusUnknown", "Kubelet stopped posting node status.");
-        match conditions.iter_mut().find(|c| c.kind == kind) {
+/// The conditions of a node that has said nothing for longer than its grace; `None` if they say so already.
+pub fn silent(node: &Node, now: Timestamp) -> Option<Vec<NodeCondition>> {
+    let mut out = node.status.conditions.clone();
+    let time = Some(time_text(now));
+    for kind in REPORTED {
+        match out.iter_mut().find(|c| c.kind == kind) {
             Some(c) if c.status == "Unknown" => {}
             Some(c) => {
                 c.status = "Unknown".into();
-                c.reason = reason.into();
-                c.message = message.into();
-                c.last_transition_time = Some(now.to_owned());
-                changed = true;
+                c.reason = "NodeStatusUnknown".into();
+                c.message = "Kubelet stopped posting node status.".into();
+                c.last_transition_time.clone_from(&time);
             }
-            None => {
-                conditions.push(NodeCondition {
-                    kind: kind.into(),
-                    status: "Unknown".into(),
-                    reason: "NodeStatusNeverUpdated".into(),
-                    message: "Kubelet never posted node status.".into(),
-                    last_heartbeat_time: node.metadata.creation_timestamp.clone(),
-                    last_transition_time: Some(now.to_owned()),
-                    ..NodeCondition::default()
-                });
-                changed = true;
+            None => out.push(NodeCondition {
+                kind: kind.into(),
+                status: "Unknown".into(),
+                reason: "NodeStatusNeverUpdated".into(),
+                message: "Kubelet never posted node status.".into(),
+                last_heartbeat_time: node.metadata.creation_timestamp.clone(),
+                last_transition_time: time.clone(),
+                ..NodeCondition::default()
+            }),
+        }
+    }
+    (out != node.status.conditions).then_some(out)
+}
+
+/// The taints that a node should have; `None` if it has them. While `all_down`, nobody is driven away: it is more likely
+/// that we are cut off than that every node is broken.
+pub fn taints(node: &Node, all_down: bool, now: Timestamp) -> Option<Vec<Taint>> {
+    let status = |kind: &str| node.condition(kind).map_or("", |c| c.status.as_str());
+    let mut want: Vec<(&str, &str)> = Vec::new();
+    for (kind, bad, key) in BY_CONDITION {
+        if status(kind) == bad {
+            want.push((key, NO_SCHEDULE));
+            if kind == "Ready" && !all_down {
+                want.push((key, NO_EXECUTE));
             }
         }
     }
-    changed.then_some(conditions)
-}
-
-/// The taints that the node's conditions ask for, beside those that others gave it.
-fn wanted_taints(node: &Node, now: &str) -> Vec<Taint> {
-    let ready = node.condition("Ready").map(|c| c.status.as_str());
-    let mut wanted: Vec<(&str, &str)> = Vec::new();
-    match ready {
-        Some("True") => {}
-        Some("Unknown") => wanted.extend([(UNREACHABLE, NO_SCHEDULE), (UNREACHABLE, NO_EXECUTE)]),
-        Some(_) => wanted.extend([(NOT_READY, NO_SCHEDULE), (NOT_READY, NO_EXECUTE)]),
+    if node.condition("Ready").is_none() {
         // A node that has only just been made has said nothing yet.
-        None => wanted.push((NOT_READY, NO_SCHEDULE)),
+        want.push((NOT_READY, NO_SCHEDULE));
     }
-    let pressed = |kind: &str| node.condition(kind).is_some_and(|c| c.status == "True");
-    wanted.extend(
-        PRESSURES
-            .iter()
-            .filter(|(c, _)| pressed(c))
-            .map(|(_, key)| (*key, NO_SCHEDULE)),
-    );
     if node.spec.unschedulable {
-        wanted.push((UNSCHEDULABLE, NO_SCHEDULE));
+        want.push((UNSCHEDULABLE, NO_SCHEDULE));
     }
     let is_ours = |t: &Taint| {
-        [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&t.key.as_str())
-            || PRESSURES.iter().any(|(_, key)| *key == t.key)
+        let by_condition =
+            BY_CONDITION.iter().any(|(_, _, k)| *k == t.key) || t.key == UNSCHEDULABLE;
+        by_condition
+            && (t.effect == NO_SCHEDULE
+                || (t.effect == NO_EXECUTE && [NOT_READY, UNREACHABLE].contains(&t.key.as_str())))
     };
-    let mut taints: Vec<Taint> = node
+    let mut out: Vec<Taint> = node
         .spec
         .taints
         .iter()
-        .filter(|t| !is_ours(t) || wanted.contains(&(t.key.as_str(), t.effect.as_str())))
+        .filter(|t| !is_ours(t) || want.contains(&(t.key.as_str(), t.effect.as_str())))
         .cloned()
         .collect();
-    for (key, effect) in wanted {
-        if !taints.iter().any(|t| t.key == key && t.effect == effect) {
-            taints.push(Taint {
-                key: key.into(),
-                effect: effect.into(),
-                time_added: Some(now.to_owned()),
-                ..Taint::default()
+    for (key, effect) in want {
+        if !out.iter().any(|t| t.key == key && t.effect == effect) {
+            let (key, effect) = (key.to_owned(), effect.to_owned());
+            out.push(Taint {
+                key,
+                effect,
+                value: String::new(),
+                time_added: Some(time_text(now)),
             });
         }
     }
-    taints
+    (out != node.spec.taints).then_some(out)
+}
+
+/// What becomes of a pod on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// It stays.
+    Forever,
+    /// It may stay for so long yet.
+    For(Duration),
+    /// It goes now.
+    No,
+}
+
+/// How long a pod may stay on a node with these taints.
+pub fn stay(pod: &Pod, taints: &[Taint], now: Timestamp) -> Stay {
+    let mut least: Option<i64> = None;
+    for t in taints.iter().filter(|t| t.effect == NO_EXECUTE) {
+        if !tolerated(&pod.tolerations, t) {
+            return Stay::No;
+        }
+        let seconds = pod
+            .tolerations
+            .iter()
+            .filter(|x| x.tolerates(t))
+            .filter_map(|x| x.toleration_seconds)
+            .min();
+        let Some(seconds) = seconds else {
+            continue;
+        };
+        let added = t
+            .time_added
+            .as_deref()
+            .and_then(|a| a.parse::<Timestamp>().ok())
+            .unwrap_or(now);
+        let left = added.as_second() + seconds.max(0) - now.as_second();
+        least = Some(least.map_or(left, |l| l.min(left)));
+    }
+    match least {
+        None => Stay::Forever,
+        Some(left) if left <= 0 => Stay::No,
+        Some(left) => Stay::For(Duration::from_secs(u64::try_from(left).unwrap_or(0))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
-    const NOW: &str = "2026-01-01T00:00:00Z";
-    const GRACE: Duration = Duration::from_secs(40);
-
-    fn node(ready: Option<&str>, taints: &[(&str, &str)]) -> Node {
-        let mut n = Node::default();
-        n.status
-            .conditions
-            .extend(ready.map(|status| NodeCondition {
-                kind: "Ready".into(),
-                status: status.into(),
-                ..NodeCondition::default()
-            }));
-        n.spec.taints = taints
-            .iter()
-            .map(|(key, effect)| Taint {
-                key: (*key).into(),
-                effect: (*effect).into(),
-                ..Taint::default()
-            })
-            .collect();
-        n
+    fn node(ready: &str, spec: &Value) -> Node {
+        let conditions = json!([{"type": "Ready", "status": ready, "extra": 1}]);
+        serde_json::from_value(
+            json!({"metadata": {"name": "n"}, "spec": spec, "status": {"conditions": conditions}}),
+        )
+        .expect("a node")
     }
 
-    fn keys(p: &Patches) -> Vec<(String, String)> {
-        p.taints
-            .iter()
-            .flatten()
-            .map(|t| (t.key.clone(), t.effect.clone()))
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn keys(t: &[Taint]) -> Vec<(&str, &str)> {
+        t.iter()
+            .map(|t| (t.key.as_str(), t.effect.as_str()))
             .collect()
     }
 
     #[test]
-    fn a_ready_node_loses_our_taints_and_keeps_those_of_others() {
+    fn a_silent_node_is_unknown_and_what_else_its_conditions_say_stays() {
+        let c = silent(&node("True", &json!({})), at(5)).expect("changed");
+        assert_eq!(
+            (c[0].status.as_str(), &c[0].other["extra"]),
+            ("Unknown", &json!(1))
+        );
+        assert_eq!(
+            (c.len(), c[1].reason.as_str()),
+            (4, "NodeStatusNeverUpdated")
+        );
+        let mut quiet = node("True", &json!({}));
+        quiet.status.conditions = c;
+        assert!(silent(&quiet, at(9)).is_none());
+    }
+
+    #[test]
+    fn taints_follow_the_conditions_and_leave_those_of_others() {
+        let theirs = json!({"key": "theirs", "effect": "NoExecute"});
         let n = node(
-            Some("True"),
-            &[(NOT_READY, NO_SCHEDULE), ("mine", NO_EXECUTE)],
+            "Unknown",
+            &json!({"taints": [theirs], "unschedulable": true}),
         );
-        let p = plan(&n, Duration::ZERO, GRACE, NOW);
-        assert_eq!(p.conditions, None);
-        assert_eq!(keys(&p), [("mine".to_owned(), NO_EXECUTE.to_owned())]);
-        let n = node(Some("True"), &[("mine", NO_EXECUTE)]);
+        let t = taints(&n, false, at(5)).expect("changed");
+        let want = [
+            ("theirs", NO_EXECUTE),
+            (UNREACHABLE, NO_SCHEDULE),
+            (UNREACHABLE, NO_EXECUTE),
+            (UNSCHEDULABLE, NO_SCHEDULE),
+        ];
+        assert_eq!(keys(&t), want);
+        let mut back = node("True", &json!({}));
+        back.spec.taints = t;
         assert_eq!(
-            plan(&n, Duration::ZERO, GRACE, NOW),
-            Patches::default(),
-            "nothing to write"
+            keys(&taints(&back, false, at(6)).expect("changed")),
+            [("theirs", NO_EXECUTE)]
+        );
+        assert!(taints(&node("True", &json!({})), false, at(6)).is_none());
+        assert_eq!(
+            keys(&taints(&node("False", &json!({})), true, at(6)).expect("changed")),
+            [(NOT_READY, NO_SCHEDULE)]
         );
     }
 
     #[test]
-    fn a_silent_node_becomes_unknown_once() {
-        let n = node(Some("True"), &[]);
-        let p = plan(&n, Duration::from_secs(41), GRACE, NOW);
-        let conditions = p.conditions.expect("a change");
-        assert_eq!(conditions.len(), 4);
-        assert!(
-            conditions
-                .iter()
-                .all(|c| c.status == "Unknown" && c.last_transition_time.as_deref() == Some(NOW))
-        );
-        let mut again = n;
-        again.status.conditions = conditions;
+    fn pods_stay_as_long_as_they_tolerate() {
+        let taint = |key: &str, added: i64| Taint {
+            key: key.into(),
+            effect: NO_EXECUTE.into(),
+            value: String::new(),
+            time_added: Some(time_text(at(added))),
+        };
+        let pod = |tolerations: Value| Pod {
+            tolerations: serde_json::from_value(tolerations).expect("tolerations"),
+            ..Pod::default()
+        };
+        let taints = [taint("a", 100)];
+        assert_eq!(stay(&pod(json!([])), &taints, at(100)), Stay::No);
+        assert_eq!(stay(&pod(json!([])), &[], at(100)), Stay::Forever);
+        let some = pod(json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 30}]));
         assert_eq!(
-            plan(&again, Duration::from_secs(99), GRACE, NOW).conditions,
-            None
+            stay(&some, &taints, at(110)),
+            Stay::For(Duration::from_secs(20))
         );
-    }
-
-    #[test]
-    fn conditions_become_taints() {
-        let p = plan(
-            &node(Some("Unknown"), &[(NOT_READY, NO_EXECUTE)]),
-            Duration::ZERO,
-            GRACE,
-            NOW,
-        );
+        assert_eq!(stay(&some, &taints, at(130)), Stay::No);
         assert_eq!(
-            keys(&p).iter().map(|k| k.0.as_str()).collect::<Vec<_>>(),
-            [UNREACHABLE, UNREACHABLE]
-        );
-        let mut n = node(Some("False"), &[]);
-        n.spec.unschedulable = true;
-        n.status.conditions.push(NodeCondition {
-            kind: "DiskPressure".into(),
-            status: "True".into(),
-            ..NodeCondition::default()
-        });
-        let found = keys(&plan(&n, Duration::ZERO, GRACE, NOW));
-        let found: Vec<&str> = found.iter().map(|k| k.0.as_str()).collect();
-        assert_eq!(
-            found,
-            [
-                NOT_READY,
-                NOT_READY,
-                "node.kubernetes.io/disk-pressure",
-                UNSCHEDULABLE
-            ]
+            stay(&pod(json!([{"operator": "Exists"}])), &taints, at(999)),
+            Stay::Forever
         );
     }
 }
