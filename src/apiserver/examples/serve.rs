@@ -14,6 +14,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(address), Some(kubeconfig)) = (args.next(), args.next()) else {
         return Err("usage: serve ADDRESS KUBECONFIG".into());
     };
+    kontiki_base::logging::init(
+        &std::env::var("LOG").unwrap_or("info".into()),
+        kontiki_base::logging::Format::Text,
+    )?;
     let address: SocketAddr = address.parse()?;
     let dir = tempfile::tempdir()?;
     let pki = Pki::load_or_create(dir.path())?;

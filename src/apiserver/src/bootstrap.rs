@@ -41,7 +41,10 @@ pub(crate) async fn run(engine: &Engine, config: &Config, port: u16) -> Result<(
         },
     });
     ensure(engine, "", "services", "default", service).await?;
-    endpoints(engine, config.advertise, port).await?;
+    // No pod reaches a loopback address; endpoints may not have one.
+    if !config.advertise.is_loopback() && !config.advertise.is_unspecified() {
+        endpoints(engine, config.advertise, port).await?;
+    }
     let classes = [
         (
             "system-cluster-critical",
@@ -86,13 +89,13 @@ async fn endpoints(engine: &Engine, advertise: IpAddr, port: u16) -> Result<(), 
 }
 
 fn call(user: &User) -> Call<'_> {
-    Call {
+    Call::new(
         user,
-        options: WriteOptions {
+        WriteOptions {
             field_manager: MANAGER.into(),
             ..WriteOptions::default()
         },
-    }
+    )
 }
 
 /// Creates the object unless it is there.

@@ -173,8 +173,15 @@ fn storage_version_hash(r: &Resource) -> String {
     base64::engine::general_purpose::STANDARD.encode(&Sha256::digest(text)[..8])
 }
 
-fn verbs(r: &[&'static str]) -> Vec<&'static str> {
-    r.iter().copied().filter(|v| *v != "connect").collect()
+/// The verbs as discovery shows them: connections are made with the methods of HTTP.
+fn verbs(all: &[&'static str], subresource: &str) -> Vec<&'static str> {
+    if !all.contains(&"connect") {
+        return all.to_vec();
+    }
+    match subresource {
+        "proxy" => vec!["create", "delete", "get", "patch", "update"],
+        _ => vec!["create", "get"],
+    }
 }
 
 fn resource_list(g: &str, v: &str, kinds: &[&Arc<Kind>]) -> Value {
@@ -186,7 +193,7 @@ fn resource_list(g: &str, v: &str, kinds: &[&Arc<Kind>]) -> Value {
         m.insert("singularName".into(), r.singular.into());
         m.insert("namespaced".into(), r.namespaced.into());
         m.insert("kind".into(), r.kind.into());
-        m.insert("verbs".into(), verbs(&r.verbs).into());
+        m.insert("verbs".into(), verbs(&r.verbs, "").into());
         if !r.short_names.is_empty() {
             m.insert("shortNames".into(), r.short_names.into());
         }
@@ -217,7 +224,7 @@ fn subresource(r: &Resource, s: &Subresource) -> Value {
     m.insert("singularName".into(), "".into());
     m.insert("namespaced".into(), r.namespaced.into());
     m.insert("kind".into(), s.kind.into());
-    m.insert("verbs".into(), verbs(&s.verbs).into());
+    m.insert("verbs".into(), verbs(&s.verbs, s.name).into());
     if !s.version.is_empty() && (s.group, s.version) != (r.group, r.version) {
         if !s.group.is_empty() {
             m.insert("group".into(), s.group.into());
@@ -258,7 +265,7 @@ fn aggregated_resource(r: &Resource) -> Value {
         "responseKind": kind("", "", r.kind),
         "scope": if r.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": r.singular,
-        "verbs": verbs(&r.verbs),
+        "verbs": verbs(&r.verbs, ""),
     });
     if !r.short_names.is_empty() {
         out["shortNames"] = r.short_names.into();
@@ -273,7 +280,7 @@ fn aggregated_resource(r: &Resource) -> Value {
             .map(|s| {
                 let own = (s.group, s.version) == (r.group, r.version);
                 let (g, v) = if own { ("", "") } else { (s.group, s.version) };
-                json!({"subresource": s.name, "responseKind": kind(g, v, s.kind), "verbs": verbs(&s.verbs)})
+                json!({"subresource": s.name, "responseKind": kind(g, v, s.kind), "verbs": verbs(&s.verbs, s.name)})
             })
             .collect();
         out["subresources"] = subresources.into();

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kontiki_api::{ApiError, Reason, object};
 use kontiki_base::Clock;
 use kontiki_raft::{Op, Precondition, Store, StoreError, Txn, TxnOutcome};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::cache::{Cache, Entry, Feed};
@@ -53,6 +54,33 @@ pub(crate) struct Call<'a> {
     pub(crate) user: &'a User,
     /// How to write.
     pub(crate) options: WriteOptions,
+    /// What the client is warned of, whatever becomes of the call.
+    warnings: Mutex<Vec<String>>,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(user: &'a User, options: WriteOptions) -> Call<'a> {
+        Call {
+            user,
+            options,
+            warnings: Mutex::default(),
+        }
+    }
+
+    /// Warns the client, once of each thing.
+    pub(crate) fn warn(&self, warnings: Vec<String>) {
+        let mut all = self.warnings.lock();
+        for w in warnings {
+            if !all.contains(&w) {
+                all.push(w);
+            }
+        }
+    }
+
+    /// The warnings so far.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.warnings.lock())
+    }
 }
 
 /// The object that a call is about.
@@ -72,8 +100,6 @@ pub(crate) struct Written {
     pub(crate) object: Bytes,
     /// Whether it was created.
     pub(crate) created: bool,
-    /// Warnings for the client.
-    pub(crate) warnings: Vec<String>,
 }
 
 /// The engine.

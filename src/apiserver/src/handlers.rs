@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::body::{Body, WatchBody};
 use crate::cache::Filter;
-use crate::engine::{Call, ListOptions, Part, Target, WatchOptions, selectors};
+use crate::engine::{Call, ListOptions, Part, Target, WatchOptions, Written, selectors};
 use crate::negotiate;
 use crate::options::{DeleteOptions, WriteOptions, WriteVerb};
 use crate::registry::Kind;
@@ -57,21 +57,23 @@ impl Ask<'_> {
 
     fn call(&self, verb: WriteVerb) -> Result<Call<'_>, ApiError> {
         let options = WriteOptions::from_query(self.query, verb, self.header(USER_AGENT))?;
-        Ok(Call {
-            user: self.user,
-            options,
-        })
+        Ok(Call::new(self.user, options))
     }
 
-    fn written(&self, w: crate::engine::Written, warnings: &[String]) -> Response<Body> {
-        let status = if w.created {
-            StatusCode::CREATED
-        } else {
-            StatusCode::OK
+    /// The answer to a write; the warnings go with a refusal as well.
+    fn written(&self, result: Result<Written, ApiError>, call: &Call<'_>) -> Response<Body> {
+        let mut r = match result {
+            Ok(w) => {
+                let status = if w.created {
+                    StatusCode::CREATED
+                } else {
+                    StatusCode::OK
+                };
+                respond::object(status, self.kind, w.object, &self.style)
+            }
+            Err(e) => respond::refusal(&e),
         };
-        let mut r = respond::object(status, self.kind, w.object, &self.style);
-        respond::warn(&mut r, warnings);
-        respond::warn(&mut r, &w.warnings);
+        respond::warn(&mut r, &call.take_warnings());
         r
     }
 }
@@ -150,19 +152,40 @@ async fn try_resource(
     };
     let verb = path.verb(&head.method, query);
     check_verb(kind, path, &head.method, verb)?;
-    ask.style = style(accepted?);
+    let mut r = match accepted {
+        Ok(a) => {
+            ask.style = style(a);
+            answer(&ask, verb, &head.method, body)
+                .await
+                .unwrap_or_else(|e| respond::refusal(&e))
+        }
+        Err(e) => respond::refusal(&e),
+    };
+    if let Some(warning) = kind.traits.deprecation {
+        respond::warn(&mut r, &[warning.to_owned()]);
+    }
+    Ok(r)
+}
+
+async fn answer(
+    ask: &Ask<'_>,
+    verb: &str,
+    method: &Method,
+    body: Incoming,
+) -> Result<Response<Body>, ApiError> {
+    let path = ask.path;
     if !path.subresource.is_empty() && Part::of(&path.subresource).is_none() {
-        return subresources::answer(&ask, &head.method, body).await;
+        return subresources::answer(ask, method, body).await;
     }
     match verb {
-        "get" => get(&ask).await,
-        "list" => list(&ask).await,
-        "watch" => watch(&ask).await,
-        "create" => create(&ask, body).await,
-        "update" => update(&ask, body).await,
-        "patch" => patch(&ask, body).await,
-        "delete" => delete(&ask, body).await,
-        _ => delete_collection(&ask, body).await,
+        "get" => get(ask).await,
+        "list" => list(ask).await,
+        "watch" => watch(ask).await,
+        "create" => create(ask, body).await,
+        "update" => update(ask, body).await,
+        "patch" => patch(ask, body).await,
+        "delete" => delete(ask, body).await,
+        _ => delete_collection(ask, body).await,
     }
 }
 
@@ -176,9 +199,7 @@ fn check_verb(
     let collection = path.name.is_empty();
     let fits = match *method {
         Method::GET => true,
-        Method::POST => {
-            collection != path.subresource.is_empty() || (collection && path.subresource.is_empty())
-        }
+        Method::POST => collection == path.subresource.is_empty(),
         Method::PUT | Method::PATCH => !collection,
         Method::DELETE => true,
         _ => false,
@@ -231,14 +252,7 @@ async fn list(ask: &Ask<'_>) -> Result<Response<Body>, ApiError> {
         .engine
         .list(ask.kind, &ask.path.namespace, &options)
         .await?;
-    let mut r = respond::list(ask.kind, list, &ask.style);
-    if ask.kind.resource.plural == "componentstatuses" {
-        respond::warn(
-            &mut r,
-            &["v1 ComponentStatus is deprecated in v1.19+".into()],
-        );
-    }
-    Ok(r)
+    Ok(respond::list(ask.kind, list, &ask.style))
 }
 
 fn check_include(ask: &Ask<'_>) -> Result<(), ApiError> {
@@ -263,7 +277,7 @@ async fn watch(ask: &Ask<'_>) -> Result<Response<Body>, ApiError> {
         };
         options.fields.terms.push(name);
     }
-    let content_type = negotiate::Format::stream_type();
+    let content_type = ask.style.accepted.format.stream_type();
     let started = ask
         .state
         .engine
@@ -297,56 +311,43 @@ async fn create(ask: &Ask<'_>, body: Incoming) -> Result<Response<Body>, ApiErro
     let call = ask.call(WriteVerb::Create)?;
     let bytes = read_body(body).await?;
     let (v, warnings) = bodies::object(ask, &bytes, call.options.field_validation)?;
-    if crate::reviews::is_review(ask.kind.resource.group, ask.kind.resource.plural) {
-        let (plural, ns) = (ask.kind.resource.plural, &ask.path.namespace);
-        let v = crate::reviews::answer(
-            plural,
-            ns,
-            v,
-            ask.user,
-            &ask.state.tokens,
-            &ask.state.engine,
-        )?;
+    call.warn(warnings);
+    let engine = &ask.state.engine;
+    let (plural, ns) = (ask.kind.resource.plural, &ask.path.namespace);
+    if crate::reviews::is_review(ask.kind.resource.group, plural) {
+        let v = crate::reviews::answer(plural, ns, v, ask.user, &ask.state.tokens, engine)?;
         let mut r = respond::encoded(StatusCode::CREATED, &v, &ask.style);
-        respond::warn(&mut r, &warnings);
+        respond::warn(&mut r, &call.take_warnings());
         return Ok(r);
     }
-    if ask.kind.resource.plural == "bindings" {
+    if plural == "bindings" {
         return subresources::bind(ask, kontiki_api::object::name(&v), &v, &call).await;
     }
-    let written = ask
-        .state
-        .engine
-        .create(ask.kind, &ask.path.namespace, v, &call)
-        .await?;
-    Ok(ask.written(written, &warnings))
+    Ok(ask.written(engine.create(ask.kind, ns, v, &call).await, &call))
 }
 
 async fn update(ask: &Ask<'_>, body: Incoming) -> Result<Response<Body>, ApiError> {
     let call = ask.call(WriteVerb::Update)?;
     let bytes = read_body(body).await?;
     let (v, warnings) = bodies::object(ask, &bytes, call.options.field_validation)?;
+    call.warn(warnings);
     let part = Part::of(&ask.path.subresource).expect("it was looked at");
-    let written = ask
-        .state
-        .engine
-        .update(ask.target(), part, v, &call)
-        .await?;
-    Ok(ask.written(written, &warnings))
+    let written = ask.state.engine.update(ask.target(), part, v, &call).await;
+    Ok(ask.written(written, &call))
 }
 
 async fn patch(ask: &Ask<'_>, body: Incoming) -> Result<Response<Body>, ApiError> {
     let (patch, verb) = bodies::patch_kind(ask.header(CONTENT_TYPE))?;
     let call = ask.call(verb)?;
     let bytes = read_body(body).await?;
-    let (patch, warnings) = bodies::patch(ask, patch, bytes, call.options.field_validation)?;
+    let patch = bodies::patch(ask, patch, bytes)?;
     let part = Part::of(&ask.path.subresource).expect("it was looked at");
     let written = ask
         .state
         .engine
         .patch(ask.target(), part, &patch, &call)
-        .await?;
-    Ok(ask.written(written, &warnings))
+        .await;
+    Ok(ask.written(written, &call))
 }
 
 /// A deletion's options come from its body; without one, from the query.
@@ -359,10 +360,7 @@ fn delete_options(ask: &Ask<'_>, bytes: &Bytes) -> Result<DeleteOptions, ApiErro
 }
 
 fn delete_call<'a>(ask: &'a Ask<'_>) -> Call<'a> {
-    Call {
-        user: ask.user,
-        options: WriteOptions::default(),
-    }
+    Call::new(ask.user, WriteOptions::default())
 }
 
 async fn delete(ask: &Ask<'_>, body: Incoming) -> Result<Response<Body>, ApiError> {

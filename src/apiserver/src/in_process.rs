@@ -74,10 +74,10 @@ impl InProcess {
         };
         let q = Query::of_pairs(&r.query);
         let call = |verb| -> Result<Call<'_>, ApiError> {
-            Ok(Call {
-                user: &self.user,
-                options: WriteOptions::from_query(&q, verb, "kontiki")?,
-            })
+            Ok(Call::new(
+                &self.user,
+                WriteOptions::from_query(&q, verb, "kontiki")?,
+            ))
         };
         let engine = self.engine();
         let part = Part::of(r.subresource);
@@ -153,10 +153,7 @@ impl InProcess {
                         .map_err(|e| ApiError::bad_request(e.to_string()))?;
                     DeleteOptions::from_value(&v)?
                 };
-                let call = Call {
-                    user: &self.user,
-                    options: WriteOptions::default(),
-                };
+                let call = Call::new(&self.user, WriteOptions::default());
                 Ok(engine.delete(t, &options, &call).await?.answer)
             }
         }

@@ -39,6 +39,7 @@ mod streams;
 mod table;
 mod tls;
 mod token;
+mod traits;
 mod user;
 mod version;
 

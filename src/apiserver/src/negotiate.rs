@@ -9,6 +9,7 @@ use crate::request::Query;
 pub(crate) enum Format {
     Json,
     Yaml,
+    Protobuf,
 }
 
 impl Format {
@@ -17,12 +18,16 @@ impl Format {
         match self {
             Format::Json => "application/json",
             Format::Yaml => "application/yaml",
+            Format::Protobuf => kontiki_schema::protobuf::MEDIA_TYPE,
         }
     }
 
     /// The media type of a watch.
-    pub(crate) fn stream_type() -> &'static str {
-        "application/json"
+    pub(crate) fn stream_type(self) -> &'static str {
+        match self {
+            Format::Json | Format::Yaml => "application/json",
+            Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        }
     }
 }
 
@@ -106,6 +111,7 @@ fn format_of(media: &str) -> Option<Format> {
     match media {
         "application/json" | "*/*" | "application/*" => Some(Format::Json),
         "application/yaml" => Some(Format::Yaml),
+        kontiki_schema::protobuf::MEDIA_TYPE => Some(Format::Protobuf),
         _ => None,
     }
 }
@@ -174,7 +180,7 @@ mod tests {
         assert_eq!(choose(kubectl), Some((Format::Json, Transform::Table)));
         assert_eq!(
             choose("application/vnd.kubernetes.protobuf, */*"),
-            Some((Format::Json, Transform::None))
+            Some((Format::Protobuf, Transform::None))
         );
         assert_eq!(
             choose("text/html;q=1, application/yaml;q=0.2"),

@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::convert;
 use crate::keys;
 use crate::strategy::Strategy;
+use crate::traits::{self, Traits};
 
 /// A resource that is served.
 pub(crate) struct Kind {
@@ -18,6 +19,8 @@ pub(crate) struct Kind {
     pub(crate) storage: &'static Resource,
     /// What it adds to the engine.
     pub(crate) strategy: &'static dyn Strategy,
+    /// How the engine treats it.
+    pub(crate) traits: Traits,
     /// Its objects; versions of one kind share them.
     pub(crate) cache: Arc<Cache>,
 }
@@ -26,6 +29,21 @@ impl Kind {
     /// Whether objects are served as they are stored.
     pub(crate) fn is_storage_version(&self) -> bool {
         std::ptr::eq(self.resource, self.storage)
+    }
+
+    /// Whether metadata.generation counts changes.
+    pub(crate) fn has_generation(&self) -> bool {
+        self.traits.generation || self.strategy.has_generation()
+    }
+
+    /// Whether an update need not state a resourceVersion.
+    pub(crate) fn allow_unconditional_update(&self) -> bool {
+        self.traits.unconditional_update && self.strategy.allow_unconditional_update()
+    }
+
+    /// Whether a PUT of a name that does not exist creates the object.
+    pub(crate) fn allow_create_on_update(&self) -> bool {
+        self.traits.create_on_update || self.strategy.allow_create_on_update()
     }
 
     /// Whether objects of the kind are stored at all (reviews and bindings are not).
@@ -55,11 +73,14 @@ impl Registry {
         for resource in catalogue::all().iter().filter(|r| is_served(r)) {
             let storage = convert::storage_of(resource);
             let strategy = crate::kinds::strategy(resource.group, resource.plural);
+            // What is stored is looked at as what it is stored as, whatever it was written as.
+            let stored_as = crate::kinds::strategy(storage.group, storage.plural);
             let prefix = keys::resource(storage.group, storage.plural);
             let cache = caches
                 .entry(prefix.clone())
-                .or_insert_with(|| Arc::new(Cache::new(prefix, strategy)));
+                .or_insert_with(|| Arc::new(Cache::new(prefix, stored_as)));
             let kind = Arc::new(Kind {
+                traits: traits::of(resource),
                 resource,
                 storage,
                 strategy,

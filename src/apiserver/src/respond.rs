@@ -16,6 +16,7 @@ use crate::convert;
 use crate::engine::{List, Told};
 use crate::negotiate::{Accepted, Format, Transform};
 use crate::registry::Kind;
+use crate::schemas;
 use crate::table;
 
 /// Answers smaller than this are not compressed (as upstream).
@@ -125,20 +126,18 @@ pub(crate) fn object(
 
 /// A value in the format that the client wants.
 pub(crate) fn encoded(status: StatusCode, v: &Value, style: &Style) -> Response<Body> {
-    let body = encode(v, style.accepted.format);
-    finish(
-        typed(status, style.accepted.format.content_type(), body),
-        style,
-    )
-}
-
-fn encode(v: &Value, format: Format) -> Bytes {
-    match format {
+    let format = style.accepted.format;
+    let body: Bytes = match format {
         Format::Json => v.to_string().into(),
         Format::Yaml => serde_yaml_ng::to_string(v)
             .expect("a JSON value can be written as YAML")
             .into(),
-    }
+        Format::Protobuf => match schemas::protobuf(v) {
+            Ok(b) => b.into(),
+            Err(e) => return refusal(&e),
+        },
+    };
+    finish(typed(status, format.content_type(), body), style)
 }
 
 /// Compresses what is large, for clients that can take it.
@@ -271,6 +270,13 @@ impl WatchEncoder {
             }
             _ => table::transformed(&self.kind, v, &self.accepted, self.clock.now()),
         };
+        if self.accepted.format == Format::Protobuf {
+            // What has no such form is told in the form that every client reads.
+            return match schemas::protobuf(&v) {
+                Ok(b) => kontiki_schema::protobuf::watch_frame(kind, &b).into(),
+                Err(e) => error_event(&e),
+            };
+        }
         let mut out = BytesMut::new();
         out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":{v}}}\n").as_bytes());
         out.freeze()

@@ -387,7 +387,9 @@ fn jwks(state: &State, headers: &HeaderMap) -> Response<Body> {
         .any(|m| accept.contains(m))
     {
         let why = "only the following media types are accepted: application/jwk-set+json";
-        return respond::refusal(&ApiError::new(Reason::NotAcceptable, why));
+        let mut e = ApiError::new(Reason::NotAcceptable, why);
+        e.0.with_details = true;
+        return respond::refusal(&e);
     }
     let v = json!({"keys": [state.tokens.jwk()]});
     respond::typed(StatusCode::OK, "application/jwk-set+json", v.to_string())

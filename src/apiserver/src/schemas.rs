@@ -53,7 +53,7 @@ fn ignored(kind: &Kind, subresource: &str) -> Option<FieldSet> {
         "" if kind.resource.subresource("status").is_some() => {
             Some(FieldSet::of_members(&[&["status"]]))
         }
-        "status" if kind.resource.group == "apps" => {
+        "status" if (kind.resource.group, kind.resource.plural) == ("apps", "deployments") => {
             Some(FieldSet::of_members(&[&["spec"], &["metadata", "labels"]]))
         }
         "status" if kind.resource.plural == "pods" => Some(FieldSet::of_members(&[
@@ -109,22 +109,28 @@ pub(crate) fn apply(
         now,
         ignored: ignored.as_ref(),
     };
-    managed::apply(of(kind.storage), live, config, &ctx, force).map_err(|e| match &e {
-        ApplyError::Conflicts(conflicts) => {
-            let mut s = ApiError::new(Reason::Conflict, e.to_string());
-            s.0.causes = conflicts
-                .iter()
-                .map(|c| Cause {
-                    reason: "FieldManagerConflict".into(),
-                    message: c.message(),
-                    field: c.field.clone(),
-                })
-                .collect();
-            s
-        }
-        ApplyError::BadRequest(_) => ApiError::bad_request(e.to_string()),
-        ApplyError::NotTyped { .. } => ApiError::new(Reason::Unknown, e.to_string()),
-    })
+    let mut v =
+        managed::apply(of(kind.storage), live, config, &ctx, force).map_err(|e| match &e {
+            ApplyError::Conflicts(conflicts) => {
+                let mut s = ApiError::new(Reason::Conflict, e.to_string());
+                s.0.causes = conflicts
+                    .iter()
+                    .map(|c| Cause {
+                        reason: "FieldManagerConflict".into(),
+                        message: c.message(),
+                        field: c.field.clone(),
+                    })
+                    .collect();
+                s
+            }
+            ApplyError::BadRequest(_) => ApiError::bad_request(e.to_string()),
+            ApplyError::NotTyped { .. } => ApiError::new(Reason::Unknown, e.to_string()),
+        })?;
+    // A configuration is sparse; what is stored has the zero values that every object has.
+    kontiki_schema::check(of(kind.storage), &mut v, Strictness::Ignore)
+        .map_err(|e| ApiError::bad_request(e.to_string()))?;
+    default(kind, &mut v);
+    Ok(v)
 }
 
 /// The object that a patch makes of `old`, checked and defaulted, with the warnings.
@@ -182,6 +188,8 @@ fn patch_and_check(
         }
         Patch::Apply(config) => merge::apply(&mut v, config.clone()),
     }
+    let managed = v.pointer("/metadata/managedFields");
+    let resets = managed.and_then(Value::as_array).is_some_and(Vec::is_empty);
     let before = v.clone();
     let Decoded {
         value,
@@ -202,6 +210,11 @@ fn patch_and_check(
         },
     )?;
     warnings.extend(more);
+    let mut value = value;
+    if resets {
+        crate::engine::metadata::of(&mut value)
+            .insert("managedFields".into(), Value::Array(Vec::new()));
+    }
     Ok((value, warnings))
 }
 
@@ -241,4 +254,11 @@ pub(crate) fn delete_options() -> &'static Schema {
         .definition(name)
         .expect("it is part of every API")
         .schema()
+}
+
+/// An object in protobuf; 406 for what has no such form.
+pub(crate) fn protobuf(v: &Value) -> Result<Vec<u8>, ApiError> {
+    let text = |k: &str| v.get(k).and_then(Value::as_str).unwrap_or_default();
+    kontiki_schema::protobuf::encode(text("apiVersion"), text("kind"), v)
+        .map_err(|e| ApiError::new(Reason::NotAcceptable, e.to_string()))
 }

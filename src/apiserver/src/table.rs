@@ -38,7 +38,7 @@ fn row(kind: &Kind, o: &Value, a: &Accepted, now: jiff::Timestamp) -> Value {
     let cells = kind.strategy.row(o, now);
     let mut row = json!({"cells": cells});
     match a.include {
-        Include::None => {}
+        Include::None => row["object"] = Value::Null,
         Include::Metadata => row["object"] = partial(o, a),
         Include::Object => row["object"] = o.clone(),
     }

@@ -90,7 +90,7 @@ impl Engine {
                 &errors,
             ));
         }
-        let warnings = kind.strategy.warnings(&v, None);
+        call.warn(kind.strategy.warnings(&v, None));
         if !matches!(object::text(&v, &["metadata", "resourceVersion"]), "" | "0") {
             return Err(ApiError::new(
                 Reason::Unknown,
@@ -110,7 +110,6 @@ impl Engine {
             return Ok(Written {
                 object,
                 created: true,
-                warnings,
             });
         }
         let value = stored::encode(&v);
@@ -118,7 +117,6 @@ impl Engine {
             Some(object) => Ok(Written {
                 object,
                 created: true,
-                warnings,
             }),
             None => {
                 let mut e = exists();

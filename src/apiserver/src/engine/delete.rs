@@ -16,17 +16,6 @@ const ORPHAN: &str = "orphan";
 /// The finalizer that keeps an object until its dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
 
-/// Kinds whose deletion answers with the object instead of a `Status`.
-const RETURNS_OBJECT: [&str; 7] = [
-    "persistentvolumeclaims",
-    "persistentvolumes",
-    "pods",
-    "podtemplates",
-    "resourcequotas",
-    "serviceaccounts",
-    "services",
-];
-
 /// What became of a deletion.
 pub(crate) struct Deleted {
     /// The object in its last state, or the `Status` of success.
@@ -105,8 +94,7 @@ impl Engine {
                 if !dry && !self.remove(&kind.cache, place, entry.revision).await? {
                     return Ok(None);
                 }
-                let is_object = kind.resource.group.is_empty()
-                    && RETURNS_OBJECT.contains(&kind.resource.plural);
+                let is_object = kind.traits.returns_deleted;
                 let answer = if is_object {
                     shown(v, entry.revision)
                 } else {
@@ -186,7 +174,12 @@ fn check_preconditions(r: &Resource, old: &Value, options: &DeleteOptions) -> Re
             "Operation cannot be fulfilled on {shown} {:?}: {why}",
             object::name(old)
         );
-        e.0.kind = r.kind.into();
+        e.0.kind = if r.plural == "namespaces" {
+            r.plural
+        } else {
+            r.kind
+        }
+        .into();
         Err(e)
     };
     let (uid, revision) = (
@@ -229,7 +222,11 @@ fn plan(kind: &Kind, old: &Value, options: &DeleteOptions, now: jiff::Timestamp)
             return Plan::Leave;
         }
     }
-    let finalizers = finalizers(old, options);
+    let finalizers = if kind.traits.no_garbage_collection {
+        finalizers(old, &DeleteOptions::default())
+    } else {
+        finalizers(old, options)
+    };
     let held = !finalizers.is_empty();
     let meta = metadata::of(&mut v);
     if held {

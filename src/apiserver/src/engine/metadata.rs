@@ -29,7 +29,7 @@ pub(super) fn fill_new(v: &mut Value, kind: &Kind, now: &str) {
     }
     meta.insert("creationTimestamp".into(), now.into());
     meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
-    if kind.strategy.has_generation() {
+    if kind.has_generation() {
         meta.insert("generation".into(), 1.into());
     }
 }
@@ -59,7 +59,7 @@ pub(super) fn carry_over(new: &mut Value, old: &Value) {
 
 /// Counts a change of what is asked for (everything but metadata and status).
 pub(super) fn count_generation(new: &mut Value, old: &Value, kind: &Kind) {
-    if !kind.strategy.has_generation() {
+    if !kind.has_generation() {
         return;
     }
     let wanted = |v: &Value| -> Vec<(String, Value)> {
@@ -69,7 +69,10 @@ pub(super) fn count_generation(new: &mut Value, old: &Value, kind: &Kind) {
             .collect()
     };
     let generation = object::int(old, &["metadata", "generation"]).unwrap_or(0);
-    let changed = i64::from(wanted(new) != wanted(old) || kind.strategy.metadata_counts(new, old));
+    let annotations = |v: &Value| object::get(v, &["metadata", "annotations"]).cloned();
+    let annotated = kind.traits.generation_of_annotations && annotations(new) != annotations(old);
+    let counts = annotated || kind.strategy.metadata_counts(new, old);
+    let changed = i64::from(counts || wanted(new) != wanted(old));
     of(new).insert("generation".into(), (generation + changed).into());
 }
 
@@ -241,7 +244,7 @@ fn owners(refs: &[Value], path: &Path, errors: &mut Vec<Error>) {
 }
 
 /// What is wrong with the metadata of an update.
-pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<Error> {
+pub(super) fn validate_update(new: &Value, old: &Value, kind: &Kind) -> Vec<Error> {
     let meta = Path::new("metadata");
     let mut errors = Vec::new();
     let field = |v: &Value, k: &str| {
@@ -278,6 +281,12 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<Error> {
             errors.push(Error::invalid(&meta.child(key), a, "field is immutable"));
         }
     }
-    common(new, &meta, &mut errors);
+    // Generic and kind's own validation both look at this, and both report it.
+    if kind.traits.metadata_passes > 2 {
+        errors.extend(errors.clone());
+    }
+    for _ in 0..kind.traits.metadata_passes {
+        common(new, &meta, &mut errors);
+    }
     errors
 }

@@ -32,17 +32,13 @@ impl Engine {
         if let Patch::Apply(config) = patch {
             return self.apply(t, part, config, call).await;
         }
-        let mut warned = Vec::new();
         let mut make = |old: &Value| {
             let (new, warnings) =
                 schemas::patched(t.kind, old, patch, call.options.field_validation)?;
-            warned = warnings;
+            call.warn(warnings);
             Ok(new)
         };
-        let mut written = self.modify(t, part, call, Intent::Patch, &mut make).await?;
-        warned.append(&mut written.warnings);
-        written.warnings = warned;
-        Ok(written)
+        self.modify(t, part, call, Intent::Patch, &mut make).await
     }
 
     /// Server-side apply: creates what is not there.
@@ -71,16 +67,14 @@ impl Engine {
         );
         match self.current(t).await {
             Err(e) if e.is_not_found() && part == Part::Object => {
-                let mut new = schemas::apply(t.kind, None, &config, who, call.options.force)?;
-                schemas::default(t.kind, &mut new);
+                let new = schemas::apply(t.kind, None, &config, who, call.options.force)?;
                 return self.create_applied(t, new, call).await;
             }
             Err(e) => return Err(e),
             Ok(_) => {}
         }
         let mut make = |old: &Value| {
-            let mut new = schemas::apply(t.kind, Some(old), &config, who, call.options.force)?;
-            schemas::default(t.kind, &mut new);
+            let new = schemas::apply(t.kind, Some(old), &config, who, call.options.force)?;
             Ok(new)
         };
         self.modify(t, part, call, Intent::Apply, &mut make).await

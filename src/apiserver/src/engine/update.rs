@@ -85,9 +85,11 @@ impl Engine {
         call: &Call<'_>,
     ) -> Result<Written, ApiError> {
         check_name(&new, t)?;
-        if t.kind.strategy.allow_create_on_update() && part == Part::Object {
+        if t.kind.allow_create_on_update() && part == Part::Object {
             match self.current(t).await {
                 Err(e) if e.is_not_found() => {
+                    let mut new = new;
+                    metadata::of(&mut new).remove("resourceVersion");
                     return self.create(t.kind, t.namespace, new, call).await;
                 }
                 other => drop(other?),
@@ -110,12 +112,10 @@ impl Engine {
             let entry = self.current(t).await?;
             let old = entry.decode();
             let new = make(&old)?;
-            let mut warnings = Vec::new();
-            let plan = self.plan(t, part, call, intent, &old, new, &mut warnings)?;
+            let plan = self.plan(t, part, call, intent, &old, new)?;
             let written = |object| Written {
                 object,
                 created: false,
-                warnings,
             };
             let place = (t.namespace, t.name);
             match plan {
@@ -156,7 +156,6 @@ impl Engine {
         intent: Intent,
         old: &Value,
         mut new: Value,
-        warnings: &mut Vec<String>,
     ) -> Result<Plan, ApiError> {
         let kind = t.kind;
         let now = object::time_text(self.now());
@@ -181,7 +180,7 @@ impl Engine {
         match part {
             Part::Object => kind.strategy.prepare_for_update(&cx, &mut new, old),
             Part::Status => kind.strategy.prepare_for_status_update(&cx, &mut new, old),
-            Part::Finalize => keep_all_but(&mut new, old, &[&["spec", "finalizers"]]),
+            Part::Finalize => keep_status(&mut new, old),
             Part::EphemeralContainers => {
                 keep_all_but(&mut new, old, &[&["spec", "ephemeralContainers"]])
             }
@@ -205,7 +204,7 @@ impl Engine {
         if part != Part::Status {
             metadata::count_generation(&mut new, old, kind);
         }
-        let mut errors = metadata::validate_update(&new, old);
+        let mut errors = metadata::validate_update(&new, old, kind);
         errors.extend(match part {
             Part::Status | Part::Approval => kind.strategy.validate_status_update(&cx, &new, old),
             Part::Finalize => Vec::new(),
@@ -219,7 +218,7 @@ impl Engine {
                 &errors,
             ));
         }
-        *warnings = kind.strategy.warnings(&new, Some(old));
+        call.warn(kind.strategy.warnings(&new, Some(old)));
         // What is compared and stored is the object without its revision.
         metadata::of(&mut new).remove("resourceVersion");
         let old = without_revision(old);
@@ -256,6 +255,13 @@ pub(super) fn shown(mut v: Value, revision: u64) -> bytes::Bytes {
     serde_json::to_vec(&v)
         .expect("a value is written to memory")
         .into()
+}
+
+/// Puts the status back to what it was.
+fn keep_status(new: &mut Value, old: &Value) {
+    if let (Some(map), Some(status)) = (new.as_object_mut(), old.get("status")) {
+        map.insert("status".into(), status.clone());
+    }
 }
 
 /// Puts everything but these members (and the managed fields) back to what it was.
@@ -314,7 +320,7 @@ fn check_uid(new: &Value, old: &Value, t: Target<'_>) -> Result<(), ApiError> {
 fn check_revision(new: &Value, old: &Value, t: Target<'_>) -> Result<(), ApiError> {
     let stated = stated_revision(new)?;
     if stated == 0 {
-        if t.kind.strategy.allow_unconditional_update() {
+        if t.kind.allow_unconditional_update() {
             return Ok(());
         }
         let path = Path::new("metadata").child("resourceVersion");

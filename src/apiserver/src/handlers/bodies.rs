@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use kontiki_api::{ApiError, Reason};
-use kontiki_schema::{Decoded, Expected, Schema};
+use kontiki_schema::{Decoded, Expected, Schema, protobuf};
 use serde_json::Value;
 
 use super::Ask;
@@ -40,6 +40,10 @@ pub(super) fn decode(
             let v = yaml(bytes)?;
             kontiki_schema::decode_value(v, &[], bytes, schema, expected, validation.into())?
         }
+        protobuf::MEDIA_TYPE => {
+            let d = protobuf::decode(bytes).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            kontiki_schema::decode_value(d.object, &[], bytes, schema, expected, validation.into())?
+        }
         _ => return Err(unsupported()),
     };
     Ok((value, warnings))
@@ -66,7 +70,33 @@ pub(super) fn object(
     )?;
     convert::convert(&mut v, r, ask.kind.storage);
     schemas::default(ask.kind, &mut v);
+    if resets_managed_fields(bytes) {
+        kontiki_api::object::map_mut(&mut v, &["metadata"])
+            .insert("managedFields".into(), Value::Array(Vec::new()));
+    }
     Ok((v, warnings))
+}
+
+/// Whether a JSON body has an empty list of managed fields, which asks for a new beginning; decoded, it is left out.
+fn resets_managed_fields(bytes: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct View {
+        metadata: Option<Metadata>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        managed_fields: Option<Vec<serde::de::IgnoredAny>>,
+    }
+    let name = b"managedFields";
+    let mentioned = bytes.windows(name.len()).any(|w| w == name);
+    let view = || {
+        serde_json::from_slice::<View>(bytes)
+            .ok()?
+            .metadata?
+            .managed_fields
+    };
+    mentioned && view().is_some_and(|list| list.is_empty())
 }
 
 /// The four kinds of patches.
@@ -93,33 +123,18 @@ pub(super) fn patch_kind(content_type: &str) -> Result<(PatchType, WriteVerb), A
     })
 }
 
-/// A patch from its body. A configuration to apply is checked here; the others are when they are applied.
-pub(super) fn patch(
-    ask: &Ask<'_>,
-    kind: PatchType,
-    bytes: Bytes,
-    validation: FieldValidation,
-) -> Result<(Patch, Vec<String>), ApiError> {
+/// A patch from its body. Patches are checked when they are applied; a configuration is only parsed, as it says by what
+/// it leaves out what it does not own.
+pub(super) fn patch(ask: &Ask<'_>, kind: PatchType, bytes: Bytes) -> Result<Patch, ApiError> {
     Ok(match kind {
-        PatchType::Json => (Patch::Json(bytes), Vec::new()),
-        PatchType::Merge => (Patch::Merge(bytes), Vec::new()),
-        PatchType::Strategic => (Patch::Strategic(bytes), Vec::new()),
+        PatchType::Json => Patch::Json(bytes),
+        PatchType::Merge => Patch::Merge(bytes),
+        PatchType::Strategic => Patch::Strategic(bytes),
         PatchType::Apply => {
-            let r = ask.kind.resource;
-            let v = yaml(&bytes)?;
-            let Decoded {
-                mut value,
-                warnings,
-            } = kontiki_schema::decode_value(
-                v,
-                &[],
-                &bytes,
-                schemas::of(r),
-                schemas::expected(r),
-                validation.into(),
-            )?;
-            convert::convert(&mut value, r, ask.kind.storage);
-            (Patch::Apply(value), warnings)
+            let mut v: Value = serde_yaml_ng::from_slice(&bytes)
+                .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+            convert::convert(&mut v, ask.kind.resource, ask.kind.storage);
+            Patch::Apply(v)
         }
     })
 }
@@ -139,6 +154,11 @@ pub(super) fn delete_options(ask: &Ask<'_>, bytes: &Bytes) -> Result<DeleteOptio
                 .value
         }
         "application/yaml" => yaml(bytes)?,
+        protobuf::MEDIA_TYPE => {
+            protobuf::decode(bytes)
+                .map_err(|e| ApiError::bad_request(e.to_string()))?
+                .object
+        }
         _ => return Err(unsupported()),
     };
     if json && !v.is_object() && !v.is_null() {
