@@ -304,7 +304,9 @@ impl Namespaces {
         };
         match self.client.delete(r, namespace, name, &options).await {
             Ok(()) => !graceful && !held,
-            Err(e) if e.is_not_found() || e.is_conflict() => true,
+            Err(e) if e.is_not_found() => true,
+            // Another object has taken the name: the next look finds it.
+            Err(e) if e.is_conflict() => false,
             Err(e) => {
                 failures.push(format!("{}: {e}", r.group_resource()));
                 false

@@ -246,7 +246,7 @@ impl Runner {
 
     async fn give_up(&self, pod: &Pod, unfit: &Unfit, started: Stopwatch) {
         self.metrics.attempt("unschedulable", started.elapsed());
-        let message = unfit.message(&preemption_text(pod, unfit));
+        let message = unfit.message(&preemption_text(pod, unfit, &self.state.lock().cluster));
         tracing::debug!(pod = pod.metadata.key(), message, "no node for the pod");
         let mut plugins = unfit.plugins();
         if plugins.is_empty() {
@@ -294,9 +294,22 @@ impl Runner {
     }
 }
 
-/// What became of the thought of making room: there is nobody to push out.
-fn preemption_text(pod: &Pod, unfit: &Unfit) -> String {
-    if unfit.rejections.is_empty() || !pod.spec.may_preempt {
+/// What is said about making room: that there is nobody to push out. Where there are pods of lower priority nothing is said,
+/// as nobody is pushed out here.
+fn preemption_text(pod: &Pod, unfit: &Unfit, cluster: &Cluster) -> String {
+    let lower = |node: &str| {
+        let pods = cluster
+            .node(node)
+            .map(|i| i.pods.as_slice())
+            .unwrap_or_default();
+        pods.iter().any(|p| p.spec.priority < pod.spec.priority)
+    };
+    let mut crowded = unfit
+        .rejections
+        .iter()
+        .filter(|(_, r)| r.helped_by_preemption);
+    if unfit.rejections.is_empty() || !pod.spec.may_preempt || crowded.any(|(node, _)| lower(node))
+    {
         return String::new();
     }
     let words = unfit.rejections.values().map(|r| {
