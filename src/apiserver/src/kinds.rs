@@ -2,12 +2,22 @@
 //!
 //! Entry point: [`strategy`]. A kind that is not listed here has the default strategy, which adds nothing.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::needless_pass_by_value,
+        reason = "tests hand over data that they write in place"
+    )
+)]
+
 mod checks;
 mod columns;
 mod configmap;
 mod controllerrevision;
 mod cronjob;
 mod csidriver;
+mod csinode;
+mod csistoragecapacity;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -15,6 +25,7 @@ mod endpointslice;
 mod event;
 mod ingress;
 mod ingressclass;
+mod ipaddress;
 mod job;
 mod lease;
 mod limitrange;
@@ -42,6 +53,7 @@ mod statefulset;
 mod storageclass;
 #[cfg(test)]
 mod testing;
+mod volumeattachment;
 mod volumeattributesclass;
 mod workload;
 
@@ -82,6 +94,7 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("events.k8s.io", "events") => &event::Event { strict: true },
         ("networking.k8s.io", "ingressclasses") => &ingressclass::IngressClass,
         ("networking.k8s.io", "ingresses") => &ingress::Ingress,
+        ("networking.k8s.io", "ipaddresses") => &ipaddress::IpAddress,
         ("networking.k8s.io", "networkpolicies") => &networkpolicy::NetworkPolicy,
         ("networking.k8s.io", "servicecidrs") => &servicecidr::ServiceCidr,
         ("node.k8s.io", "runtimeclasses") => &runtimeclass::RuntimeClass,
@@ -96,7 +109,10 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("rbac.authorization.k8s.io", "roles") => &role::Role { namespaced: true },
         ("scheduling.k8s.io", "priorityclasses") => &priorityclass::PriorityClass,
         ("storage.k8s.io", "csidrivers") => &csidriver::CsiDriver,
+        ("storage.k8s.io", "csinodes") => &csinode::CsiNode,
+        ("storage.k8s.io", "csistoragecapacities") => &csistoragecapacity::CsiStorageCapacity,
         ("storage.k8s.io", "storageclasses") => &storageclass::StorageClass,
+        ("storage.k8s.io", "volumeattachments") => &volumeattachment::VolumeAttachment,
         ("storage.k8s.io", "volumeattributesclasses") => {
             &volumeattributesclass::VolumeAttributesClass
         }

@@ -153,10 +153,10 @@ fn endpoint(errors: &mut Errors, at: &Path, e: &Value, kind: &str) {
         let ip: Option<IpAddr> = a.parse().ok();
         match (kind, ip) {
             ("IPv4", Some(IpAddr::V6(_)) | None) => {
-                errors.push(Error::invalid(&path, a, "must be an IPv4 address"))
+                errors.push(Error::invalid(&path, a, "must be an IPv4 address"));
             }
             ("IPv6", Some(IpAddr::V4(_)) | None) => {
-                errors.push(Error::invalid(&path, a, "must be an IPv6 address"))
+                errors.push(Error::invalid(&path, a, "must be an IPv6 address"));
             }
             ("FQDN", _) => complain(
                 errors,

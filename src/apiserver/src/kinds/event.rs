@@ -218,7 +218,7 @@ impl Strategy for Event {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let event_time = text(object, &["eventTime"]);
-        let or_event_time = |t| if t == "" { event_time } else { t };
+        let or_event_time = |t| if str::is_empty(t) { event_time } else { t };
         let first = or_event_time(either_text(
             object,
             "firstTimestamp",

@@ -86,7 +86,7 @@ impl Strategy for Ingress {
                 class,
                 names::dns1123_subdomain(class),
             );
-            if text(object, &["metadata", "annotations", CLASS_ANNOTATION]) != "" {
+            if !text(object, &["metadata", "annotations", CLASS_ANNOTATION]).is_empty() {
                 let path = Path::new("annotations").key(CLASS_ANNOTATION);
                 errors.push(Error::invalid(
                     &path,

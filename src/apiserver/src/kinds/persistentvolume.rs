@@ -292,7 +292,7 @@ fn source(errors: &mut Errors, at: &Path, spec: &Value) {
                 }
             }
             "local" if text(s, &["path"]).is_empty() => {
-                errors.push(Error::required(&path.child("path"), ""))
+                errors.push(Error::required(&path.child("path"), ""));
             }
             _ => {}
         }

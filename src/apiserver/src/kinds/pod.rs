@@ -153,6 +153,15 @@ impl Strategy for Pod {
         &table::COLUMNS
     }
 
+    fn row_conditions(&self, object: &Value) -> Vec<Value> {
+        let (reason, message) = match text(object, &["status", "phase"]) {
+            "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+            "Failed" => ("Failed", "The pod failed."),
+            _ => return Vec::new(),
+        };
+        vec![json!({"type": "Completed", "status": "True", "reason": reason, "message": message})]
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         table::row(object, now)
     }

@@ -127,9 +127,9 @@ impl Strategy for ResourceQuota {
                 .unwrap_or("0");
             let shown = format!("{key}: {used}/{}", value.as_str().unwrap_or_default());
             if key.starts_with("limits.") {
-                limits.push(shown)
+                limits.push(shown);
             } else {
-                requests.push(shown)
+                requests.push(shown);
             }
         }
         named_row(

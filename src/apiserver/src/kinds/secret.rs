@@ -122,7 +122,7 @@ fn validate_type(errors: &mut Errors, object: &Value, data: Option<&Map<String, 
         "kubernetes.io/tls" => need(&["tls.crt", "tls.key"]),
         "kubernetes.io/ssh-auth" => need(&["ssh-privatekey"]),
         "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
-            need(&["username", "password"])
+            need(&["username", "password"]);
         }
         "kubernetes.io/dockercfg" => docker(
             errors,

@@ -45,7 +45,7 @@ fn forbidden(pod: &Value, why: String) -> ApiError {
 }
 
 fn account(cx: &Context<'_>, pod: &mut Value) -> Result<(), ApiError> {
-    if text(pod, &["metadata", "annotations", MIRROR]) != "" {
+    if !text(pod, &["metadata", "annotations", MIRROR]).is_empty() {
         return match text(pod, &["spec", "serviceAccountName"]) {
             "" => Ok(()),
             _ => Err(forbidden(

@@ -233,7 +233,7 @@ fn transitions(errors: &mut Errors, at: &Path, new: &Value, old: &Value) {
             let own = list(old, &["spec", specs])
                 .iter()
                 .find(|c| text(c, &["name"]) == container);
-            let sidecar = own.is_some_and(|c| text(c, &["restartPolicy"]) != "");
+            let sidecar = own.is_some_and(|c| !text(c, &["restartPolicy"]).is_empty());
             if sidecar
                 || (policy == "OnFailure" && int(ended, &["exitCode"]).unwrap_or_default() != 0)
             {

@@ -162,7 +162,7 @@ pub(super) fn field_ref(errors: &mut Errors, at: &Path, v: &Value, allowed: &[&s
                 );
             }
             "metadata.labels" => {
-                complain(errors, &at, key, kontiki_api::names::qualified_name(key))
+                complain(errors, &at, key, kontiki_api::names::qualified_name(key));
             }
             _ => errors.push(Error::invalid(
                 &at,

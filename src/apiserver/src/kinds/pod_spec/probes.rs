@@ -71,7 +71,7 @@ fn handler(errors: &mut Errors, at: &Path, h: &Value, allowed: &[&str]) {
         let at = at.child(key);
         match *key {
             "exec" if list(v, &["command"]).is_empty() => {
-                errors.push(Error::required(&at.child("command"), ""))
+                errors.push(Error::required(&at.child("command"), ""));
             }
             "httpGet" => http_get(errors, &at, v),
             "tcpSocket" => port(errors, &at.child("port"), v.get("port")),

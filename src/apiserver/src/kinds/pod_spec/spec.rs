@@ -137,7 +137,7 @@ fn policies(errors: &mut Errors, at: &Path, spec: &Value) {
     match text(spec, &["dnsPolicy"]) {
         "" => errors.push(Error::required(&at.child("dnsPolicy"), "")),
         p if !supported.contains(&p) => {
-            errors.push(unsupported(&at.child("dnsPolicy"), p, &supported))
+            errors.push(unsupported(&at.child("dnsPolicy"), p, &supported));
         }
         _ => {}
     }

@@ -176,10 +176,10 @@ fn families(errors: &mut Errors, spec: &mut Value) {
         let spec = map_mut(spec, &[]);
         spec.entry("ipFamilyPolicy")
             .or_insert_with(|| "SingleStack".into());
-        if !spec
+        if spec
             .get("ipFamilies")
             .and_then(Value::as_array)
-            .is_some_and(|f| !f.is_empty())
+            .is_none_or(Vec::is_empty)
         {
             spec.insert("ipFamilies".into(), json!(["IPv4"]));
         }

@@ -307,7 +307,7 @@ fn traffic(errors: &mut Errors, at: &Path, spec: &Value) {
             ));
         }
         (true, p) if !policies.contains(&p) => {
-            errors.push(Error::not_supported(&path, p, &policies))
+            errors.push(Error::not_supported(&path, p, &policies));
         }
         _ => {}
     }
