@@ -26,6 +26,7 @@ pub mod env;
 pub mod events;
 pub mod execute;
 pub mod images;
+pub mod logs;
 pub mod machine;
 pub mod manager;
 pub mod materials;
@@ -39,6 +40,7 @@ pub mod probe;
 pub mod prober;
 pub mod sandbox;
 pub mod security;
+pub mod server;
 pub mod status;
 #[cfg(test)]
 mod testing;
@@ -137,7 +139,21 @@ impl Kubelet {
             client,
             config,
         }));
-        let address = manager.0.config.listen;
+        let listen = manager.0.config.listen;
+        let pods: Arc<dyn server::Pods> = Arc::new(manager.0.pods.clone());
+        let address = server::serve(
+            &manager.0.config,
+            &manager.0.runtime,
+            pods.clone(),
+            tasks,
+            metrics,
+        )
+        .await
+        .map_err(|source| Error::Listen {
+            address: listen,
+            source,
+        })?;
+        logs::start(&manager.0.config, &manager.0.runtime, pods, tasks);
         let node = &manager.0.config.node_name;
         let ours = Selection {
             field_selector: format!("spec.nodeName={node}"),
