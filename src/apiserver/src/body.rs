@@ -205,13 +205,14 @@ impl WatchBody {
                 Poll::Ready(None) => self.ended = true,
                 Poll::Ready(Some(told)) => {
                     let b = self.encoder.encode(&told);
-                    if first.is_none() {
-                        first = Some(b);
-                    } else {
-                        if many.is_empty() {
-                            many.extend_from_slice(first.as_ref().expect("there is a first"));
+                    match &first {
+                        None => first = Some(b),
+                        Some(f) => {
+                            if many.is_empty() {
+                                many.extend_from_slice(f);
+                            }
+                            many.extend_from_slice(&b);
                         }
-                        many.extend_from_slice(&b);
                     }
                 }
             }

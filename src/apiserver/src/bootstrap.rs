@@ -30,6 +30,9 @@ pub(crate) async fn run(engine: &Engine, config: &Config, port: u16) -> Result<(
         )
         .await?;
     }
+    // Services are given addresses of this range.
+    let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr.to_string()]}});
+    ensure(engine, "networking.k8s.io", "servicecidrs", "", cidr).await?;
     let address = config.kubernetes_service_ip();
     let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
     let service = json!({
@@ -61,8 +64,6 @@ pub(crate) async fn run(engine: &Engine, config: &Config, port: u16) -> Result<(
         let class = json!({"metadata": {"name": name}, "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority"});
         ensure(engine, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
-    let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr.to_string()]}});
-    ensure(engine, "networking.k8s.io", "servicecidrs", "", cidr).await?;
     let authentication = json!({
         "metadata": {"name": "extension-apiserver-authentication"},
         "data": {"client-ca-file": config.client_ca_pem},

@@ -107,15 +107,33 @@ pub(crate) struct Engine {
     store: Arc<dyn Store>,
     registry: Registry,
     clock: Arc<dyn Clock>,
+    node_ports: (u16, u16),
+    /// Held while a service is written: its addresses and ports are chosen from what the caches show to be free.
+    allocating: tokio::sync::Mutex<()>,
 }
 
 impl Engine {
     /// An engine over a store; its caches are empty until [`Engine::feed`] is registered.
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Engine {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        node_ports: (u16, u16),
+    ) -> Engine {
         Engine {
             store,
             registry: Registry::new(),
             clock,
+            node_ports,
+            allocating: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Writes of services come one after the other.
+    async fn turn(&self, kind: &Kind) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if kind.resource.group.is_empty() && kind.resource.plural == "services" {
+            Some(self.allocating.lock().await)
+        } else {
+            None
         }
     }
 
@@ -277,6 +295,10 @@ impl Objects for Engine {
                 .get(namespace, name)?
                 .decode(),
         )
+    }
+
+    fn node_ports(&self) -> std::ops::RangeInclusive<i64> {
+        i64::from(self.node_ports.0)..=i64::from(self.node_ports.1)
     }
 
     fn each(&self, group: &str, plural: &str, visit: &mut dyn FnMut(&Value)) {

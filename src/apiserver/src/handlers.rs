@@ -118,7 +118,7 @@ async fn try_resource(
         return Ok(streams::answer(state, user, kind, path, query, req).await);
     }
     // A namespaced object is only reached through its namespace, and a cluster-scoped one only without.
-    if kind.resource.namespaced != !path.namespace.is_empty()
+    if kind.resource.namespaced == path.namespace.is_empty()
         && (!path.name.is_empty() || !kind.resource.namespaced)
     {
         return Err(respond::resource_not_found());
@@ -210,7 +210,7 @@ fn check_verb(
         Some(s) => s.verbs.contains(&verb),
         None => kind.resource.has_verb(verb),
     };
-    if fits && known && !(all_namespaces && !readable) {
+    if fits && known && (readable || !all_namespaces) {
         Ok(())
     } else {
         Err(respond::method_not_allowed())

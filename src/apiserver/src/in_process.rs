@@ -182,12 +182,12 @@ impl InProcess {
             "binding" => {
                 self.engine()
                     .bind(t, &decode(body, expected("", "Binding"))?, call)
-                    .await?
+                    .await?;
             }
             "eviction" => {
                 self.engine()
                     .evict(t, &decode(body, expected("policy", "Eviction"))?, call)
-                    .await?
+                    .await?;
             }
             "token" => {
                 let request = decode(body, expected("authentication.k8s.io", "TokenRequest"))?;

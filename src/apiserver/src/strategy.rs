@@ -29,6 +29,10 @@ pub trait Objects: Send + Sync {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
     /// Calls back with every object of a resource (all namespaces).
     fn each(&self, group: &str, plural: &str, visit: &mut dyn FnMut(&Value));
+    /// The node ports that services may have.
+    fn node_ports(&self) -> std::ops::RangeInclusive<i64> {
+        30000..=32767
+    }
 }
 
 /// A column of a kind's table, as `kubectl get` prints it.
@@ -140,6 +144,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// The table's columns.
     fn columns(&self) -> &'static [Column] {
         &DEFAULT_COLUMNS
+    }
+
+    /// What the row says of the object as a whole (`Completed`, say).
+    fn row_conditions(&self, _object: &Value) -> Vec<Value> {
+        Vec::new()
     }
 
     /// The cells of an object's row, one a column. `now` turns times into ages.

@@ -37,6 +37,10 @@ pub(crate) fn table(
 fn row(kind: &Kind, o: &Value, a: &Accepted, now: jiff::Timestamp) -> Value {
     let cells = kind.strategy.row(o, now);
     let mut row = json!({"cells": cells});
+    let conditions = kind.strategy.row_conditions(o);
+    if !conditions.is_empty() {
+        row["conditions"] = conditions.into();
+    }
     match a.include {
         Include::None => row["object"] = Value::Null,
         Include::Metadata => row["object"] = partial(o, a),

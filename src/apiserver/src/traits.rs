@@ -7,8 +7,6 @@ use kontiki_api::Resource;
 pub(crate) struct Traits {
     /// metadata.generation counts changes.
     pub(crate) generation: bool,
-    /// A change of the annotations counts too.
-    pub(crate) generation_of_annotations: bool,
     /// A PUT of a name that does not exist creates the object.
     pub(crate) create_on_update: bool,
     /// An update need not state a resourceVersion.
@@ -149,7 +147,6 @@ pub(crate) fn of(r: &Resource) -> Traits {
     };
     Traits {
         generation: GENERATION.contains(&(r.group, r.plural)),
-        generation_of_annotations: (r.group, r.plural) == ("apps", "deployments"),
         create_on_update: CREATE_ON_UPDATE.contains(&r.plural),
         unconditional_update: !CONDITIONAL_UPDATE.contains(&r.plural)
             && (r.group, r.plural) != ("storage.k8s.io", "volumeattachments"),

@@ -35,7 +35,7 @@ impl Observer for Feed {
             match self.find(&kv.key) {
                 Some((cache, place)) => cache.load(place, &kv),
                 None => {
-                    tracing::debug!(key = %kv.key.escape_ascii(), "a key of no resource known here")
+                    tracing::debug!(key = %kv.key.escape_ascii(), "a key of no resource known here");
                 }
             }
         }

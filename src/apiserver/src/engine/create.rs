@@ -71,6 +71,7 @@ impl Engine {
         call: &Call<'_>,
         now: &str,
     ) -> Result<Written, ApiError> {
+        let _turn = self.turn(kind).await;
         let cx = self.context(namespace, call, now);
         self.admit_namespace(kind, namespace, &v).await?;
         let generate = object::text(&v, &["metadata", "generateName"]).to_owned();

@@ -16,6 +16,9 @@ const ORPHAN: &str = "orphan";
 /// The finalizer that keeps an object until its dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
 
+/// What the names of the system's priority classes begin with.
+const SYSTEM_CLASS_PREFIX: &str = "system-";
+
 /// What became of a deletion.
 pub(crate) struct Deleted {
     /// The object in its last state, or the `Status` of success.
@@ -51,6 +54,13 @@ impl Engine {
                 r,
                 t.name,
                 "this namespace may not be deleted",
+            ));
+        }
+        if r.plural == "priorityclasses" && t.name.starts_with(SYSTEM_CLASS_PREFIX) {
+            return Err(ApiError::forbidden(
+                r,
+                t.name,
+                "this is a system priority class and cannot be deleted",
             ));
         }
         for _ in 0..CONFLICT_RETRIES_MAX {

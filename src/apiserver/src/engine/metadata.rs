@@ -69,9 +69,7 @@ pub(super) fn count_generation(new: &mut Value, old: &Value, kind: &Kind) {
             .collect()
     };
     let generation = object::int(old, &["metadata", "generation"]).unwrap_or(0);
-    let annotations = |v: &Value| object::get(v, &["metadata", "annotations"]).cloned();
-    let annotated = kind.traits.generation_of_annotations && annotations(new) != annotations(old);
-    let counts = annotated || kind.strategy.metadata_counts(new, old);
+    let counts = kind.strategy.metadata_counts(new, old);
     let changed = i64::from(counts || wanted(new) != wanted(old));
     of(new).insert("generation".into(), (generation + changed).into());
 }

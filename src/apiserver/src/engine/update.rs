@@ -108,6 +108,7 @@ impl Engine {
         intent: Intent,
         make: &mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send),
     ) -> Result<Written, ApiError> {
+        let _turn = self.turn(t.kind).await;
         for _ in 0..CONFLICT_RETRIES_MAX {
             let entry = self.current(t).await?;
             let old = entry.decode();
@@ -182,7 +183,7 @@ impl Engine {
             Part::Status => kind.strategy.prepare_for_status_update(&cx, &mut new, old),
             Part::Finalize => keep_status(&mut new, old),
             Part::EphemeralContainers => {
-                keep_all_but(&mut new, old, &[&["spec", "ephemeralContainers"]])
+                keep_all_but(&mut new, old, &[&["spec", "ephemeralContainers"]]);
             }
             Part::Resize => keep_all_but(
                 &mut new,
@@ -326,9 +327,10 @@ fn check_revision(new: &Value, old: &Value, t: Target<'_>) -> Result<(), ApiErro
         let path = Path::new("metadata").child("resourceVersion");
         let mut e = Error::invalid(&path, 0, "must be specified for an update");
         e.value = Some("0x0".into());
+        // Upstream gives the resource here where the kind belongs.
         return Err(ApiError::invalid(
             t.kind.resource.group,
-            t.kind.resource.kind,
+            t.kind.resource.plural,
             t.name,
             &[e],
         ));

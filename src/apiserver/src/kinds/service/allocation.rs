@@ -17,10 +17,6 @@ use crate::strategy::Context;
 
 /// The range of cluster IPs while no ServiceCIDR says another.
 const DEFAULT_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12);
-/// The node ports that may be allocated.
-const NODE_PORTS: std::ops::RangeInclusive<i64> = 30000..=32767;
-/// Node ports below this are for those who choose one: allocation takes them last.
-const NODE_PORT_DYNAMIC_MIN: i64 = 30086;
 /// The number after which a dry run counts its ports, so that nobody takes them for real.
 const DRY_RUN_PORT: i64 = 32768;
 
@@ -284,7 +280,7 @@ fn node_ports(cx: &Context<'_>, errors: &mut Errors, spec: &mut Value, taken: &m
         let asked = int(p, &["nodePort"]).unwrap_or_default();
         let path = Path::new("spec").child("ports").index(i).child("nodePort");
         if asked != 0 {
-            claim(errors, &path, asked, &protocol, taken);
+            claim(cx, errors, &path, asked, &protocol, taken);
         } else if ports {
             match next_port(cx, &mut dry, &protocol, taken) {
                 Some(n) => drop(map_mut(p, &[]).insert("nodePort".into(), n.into())),
@@ -309,13 +305,21 @@ fn node_ports(cx: &Context<'_>, errors: &mut Errors, spec: &mut Value, taken: &m
                 "failed to allocate a nodePort: range is full",
             )),
         },
-        n => claim(errors, &path, n, "TCP", taken),
+        n => claim(cx, errors, &path, n, "TCP", taken),
     }
 }
 
-fn claim(errors: &mut Errors, path: &Path, port: i64, protocol: &str, taken: &mut Taken) {
-    if !NODE_PORTS.contains(&port) {
-        let (from, to) = (NODE_PORTS.start(), NODE_PORTS.end());
+fn claim(
+    cx: &Context<'_>,
+    errors: &mut Errors,
+    path: &Path,
+    port: i64,
+    protocol: &str,
+    taken: &mut Taken,
+) {
+    let range = cx.objects.node_ports();
+    if !range.contains(&port) {
+        let (from, to) = (range.start(), range.end());
         let why = format!(
             "provided port is not in the valid range. The range of valid ports is {from}-{to}"
         );
@@ -334,13 +338,14 @@ fn next_port(cx: &Context<'_>, dry: &mut i64, protocol: &str, taken: &mut Taken)
         *dry += 1;
         return Some(*dry);
     }
-    let (low, high) = (*NODE_PORTS.start(), *NODE_PORTS.end());
-    let from = rand::rng().random_range(NODE_PORT_DYNAMIC_MIN..=high);
+    let range = cx.objects.node_ports();
+    let (low, high) = (*range.start(), *range.end());
+    // The first ones are for those who choose one: allocation takes them last.
+    let dynamic = (low + ((high - low + 1) / 32).clamp(16, 128)).min(high);
+    let from = rand::rng().random_range(dynamic..=high);
     // A port is given to one service whatever the protocol, so that nobody has to wonder whose it is.
     let used: HashSet<i64> = taken.ports.iter().map(|(n, _)| *n).collect();
-    let mut all = (from..=high)
-        .chain(NODE_PORT_DYNAMIC_MIN..from)
-        .chain(low..NODE_PORT_DYNAMIC_MIN);
+    let mut all = (from..=high).chain(dynamic..from).chain(low..dynamic);
     let port = all.find(|n| !used.contains(n))?;
     taken.ports.insert((port, protocol.to_owned()));
     Some(port)
