@@ -1,5 +1,6 @@
 //! Namespaces that are going away: everything in them is deleted first.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +8,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use kontiki_api::catalogue::{self, known};
 use kontiki_api::{Resource, object};
+use kontiki_base::Backoff;
 use kontiki_reconcile::{
     Cache, CallError, Client, DeleteOptions, ListParams, Outcome, PatchKind, Preconditions, Queue,
     Reconcile, run,
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::conditions;
@@ -20,15 +23,17 @@ use crate::views::{Condition, Meta, Namespace, Pod};
 const WORKERS: usize = 2;
 /// The finalizer that is ours to take away.
 const FINALIZER: &str = "kubernetes";
-/// How soon content that is still there is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// The longest wait for pods that have their grace.
-const GRACE_MAX: Duration = Duration::from_secs(15);
+/// How soon content that is still there is looked at again; it doubles with each look.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(100);
+/// How soon it is looked at again at the latest.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(15);
 
 struct Namespaces {
     namespaces: Cache<Namespace>,
     client: Client,
     context: Context,
+    /// For each namespace that waits for its content, when it is looked at next.
+    waits: Mutex<HashMap<String, Backoff>>,
 }
 
 /// Starts the loop.
@@ -45,6 +50,7 @@ pub fn start(context: &Context) {
         namespaces,
         client: context.client("namespace-controller"),
         context: context.clone(),
+        waits: Mutex::default(),
     };
     run(&context.tasks, &queue, WORKERS, Arc::new(what));
 }
@@ -171,12 +177,13 @@ impl Reconcile<String> for Namespaces {
             .get("", key)
             .filter(|n| n.metadata.is_deleting())
         else {
+            self.waits.lock().remove(key);
             return Ok(Outcome::Done);
         };
         if !ns.spec.finalizers.iter().any(|f| f == FINALIZER) {
             return Ok(Outcome::Done);
         }
-        let (remains, grace) = self.empty(key).await;
+        let remains = self.empty(key).await;
         let conditions = plan(&ns.status.conditions, &remains, self.context.clock.now());
         let mut current = ns.metadata.clone();
         if conditions != ns.status.conditions {
@@ -203,8 +210,12 @@ impl Reconcile<String> for Namespaces {
             }
         }
         if !remains.failures.is_empty() || !remains.counts.is_empty() {
-            return Ok(Outcome::After(grace.clamp(LOOK_AGAIN, GRACE_MAX)));
+            let mut waits = self.waits.lock();
+            let fresh = || Backoff::new(LOOK_AGAIN_MIN, LOOK_AGAIN_MAX);
+            let wait = waits.entry(key.clone()).or_insert_with(fresh);
+            return Ok(Outcome::After(wait.next_delay()));
         }
+        self.waits.lock().remove(key);
         let finalizers: Vec<&String> = ns
             .spec
             .finalizers
@@ -229,9 +240,9 @@ impl Reconcile<String> for Namespaces {
 }
 
 impl Namespaces {
-    /// Asks everything in a namespace to go, and tells what is still there and how long its pods may take.
-    async fn empty(&self, namespace: &str) -> (Remains, Duration) {
-        let (mut remains, mut grace) = (Remains::default(), Duration::ZERO);
+    /// Asks everything in a namespace to go, and tells what is still there.
+    async fn empty(&self, namespace: &str) -> Remains {
+        let mut remains = Remains::default();
         let mut finalizers = std::collections::BTreeMap::<String, usize>::new();
         for r in content() {
             let params = ListParams {
@@ -262,11 +273,6 @@ impl Namespaces {
                 {
                     *finalizers.entry(f.to_owned()).or_default() += 1;
                 }
-                if r.plural == "pods" {
-                    let seconds =
-                        object::int(item, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(0);
-                    grace = grace.max(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
-                }
             }
             if left > 0 {
                 remains
@@ -275,7 +281,7 @@ impl Namespaces {
             }
         }
         remains.finalizers = finalizers.into_iter().collect();
-        (remains, grace)
+        remains
     }
 
     /// Asks one object to go. Tells whether it is gone at once.
