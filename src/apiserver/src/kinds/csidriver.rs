@@ -105,9 +105,10 @@ impl Strategy for CsiDriver {
         errors
     }
 
-    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         let tokens = !list(new, &["spec", "tokenRequests"]).is_empty();
-        if tokens && get(new, &["spec", "serviceAccountTokenInSecrets"]).is_none() {
+        if tokens && old.is_none() && get(new, &["spec", "serviceAccountTokenInSecrets"]).is_none()
+        {
             return vec!["spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".into()];
         }
         Vec::new()
@@ -160,7 +161,13 @@ mod tests {
         );
         assert!(CsiDriver.validate(&cx(), &o).is_empty());
         assert_eq!(o["spec"]["volumeLifecycleModes"], json!(["Persistent"]));
-        assert_eq!(CsiDriver.warnings(&o, None).len(), 1);
+        assert_eq!(
+            (
+                CsiDriver.warnings(&o, None).len(),
+                CsiDriver.warnings(&o, Some(&o)).len()
+            ),
+            (1, 0)
+        );
         o["spec"]["fsGroupPolicy"] = "x".into();
         o["spec"]["volumeLifecycleModes"] = json!(["x"]);
         assert_eq!(
