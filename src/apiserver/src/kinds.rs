@@ -119,3 +119,132 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         _ => &Plain,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kontiki_api::catalogue;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    use serde_json::{Map, Value, json};
+
+    use super::strategy;
+
+    /// How many objects each kind is tried with.
+    const ROUNDS: usize = 60;
+    /// Members that hooks look at.
+    const KEYS: [&str; 40] = [
+        "metadata",
+        "labels",
+        "annotations",
+        "name",
+        "namespace",
+        "spec",
+        "status",
+        "template",
+        "selector",
+        "matchLabels",
+        "containers",
+        "initContainers",
+        "env",
+        "valueFrom",
+        "fieldRef",
+        "ports",
+        "port",
+        "volumes",
+        "projected",
+        "sources",
+        "resources",
+        "limits",
+        "requests",
+        "cpu",
+        "strategy",
+        "rollingUpdate",
+        "type",
+        "data",
+        "stringData",
+        "subsets",
+        "addresses",
+        "endpoints",
+        "clusterIP",
+        "clusterIPs",
+        "taints",
+        "jobTemplate",
+        "rules",
+        "subjects",
+        "roleRef",
+        "loadBalancer",
+    ];
+
+    fn arbitrary(rng: &mut StdRng, depth: usize) -> Value {
+        match rng.random_range(0..if depth == 0 { 6 } else { 12 }) {
+            0 => Value::Null,
+            1 => rng.random_range(-1..3).into(),
+            2 => rng.random_bool(0.5).into(),
+            3 => "".into(),
+            4 => "1".into(),
+            5 => "LoadBalancer".into(),
+            6 | 7 => (0..rng.random_range(0..3))
+                .map(|_| arbitrary(rng, depth - 1))
+                .collect(),
+            _ => Value::Object(members(rng, depth - 1)),
+        }
+    }
+
+    fn members(rng: &mut StdRng, depth: usize) -> Map<String, Value> {
+        let count = rng.random_range(0..8);
+        (0..count)
+            .map(|_| {
+                (
+                    KEYS[rng.random_range(0..KEYS.len())].to_owned(),
+                    arbitrary(rng, depth),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn hooks_take_any_object_and_defaults_are_idempotent() {
+        let seed = rand::random();
+        eprintln!("seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let cx = super::testing::cx();
+        for r in catalogue::all() {
+            let s = strategy(r.group, r.plural);
+            for _ in 0..ROUNDS {
+                let mut o = Value::Object(members(&mut rng, 6));
+                let raw = o.clone();
+                s.default(&mut o);
+                let once = o.clone();
+                s.default(&mut o);
+                assert_eq!(o, once, "{} of {raw}", r.plural);
+                s.prepare_for_create(&cx, &mut o);
+                let _ = s.admit_create(&cx, &mut o);
+                s.validate(&cx, &o);
+                s.prepare_for_update(&cx, &mut o, &once);
+                s.validate_update(&cx, &o, &once);
+                s.prepare_for_status_update(&cx, &mut o, &once);
+                s.validate_status_update(&cx, &o, &once);
+                s.warnings(&o, None);
+                assert!(
+                    s.selectable_fields()
+                        .iter()
+                        .all(|f| s.field(&o, f).is_some()),
+                    "{}",
+                    r.plural
+                );
+                assert!(
+                    s.row(&o, jiff::Timestamp::UNIX_EPOCH).len() >= s.columns().len(),
+                    "{}",
+                    r.plural
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_without_a_strategy_have_the_plain_one() {
+        let mut o = json!({"a": 1});
+        strategy("none.example.com", "things").default(&mut o);
+        assert_eq!(o, json!({"a": 1}));
+    }
+}
