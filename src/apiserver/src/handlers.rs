@@ -340,7 +340,7 @@ async fn patch(ask: &Ask<'_>, body: Incoming) -> Result<Response<Body>, ApiError
     let (patch, verb) = bodies::patch_kind(ask.header(CONTENT_TYPE))?;
     let call = ask.call(verb)?;
     let bytes = read_body(body).await?;
-    let patch = bodies::patch(ask, patch, bytes)?;
+    let patch = bodies::patch(patch, bytes)?;
     let part = Part::of(&ask.path.subresource).expect("it was looked at");
     let written = ask
         .state

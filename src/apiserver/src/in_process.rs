@@ -135,9 +135,10 @@ impl InProcess {
                     PatchKind::Json => Patch::Json(r.body),
                     PatchKind::Merge => Patch::Merge(r.body),
                     PatchKind::Strategic => Patch::Strategic(r.body),
-                    PatchKind::Apply => {
-                        Patch::Apply(decode(&r.body, schemas::expected(kind.storage))?)
-                    }
+                    PatchKind::Apply => Patch::Apply(
+                        serde_json::from_slice(&r.body)
+                            .map_err(|e| ApiError::bad_request(e.to_string()))?,
+                    ),
                 };
                 if r.subresource == "scale" {
                     return Ok(engine.patch_scale(t, &patch, &call).await?.object);

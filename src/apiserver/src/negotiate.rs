@@ -90,9 +90,9 @@ fn clauses(accept: &str) -> Vec<Clause<'_>> {
             for p in parts {
                 let (k, v) = p.split_once('=').unwrap_or((p, ""));
                 if k == "q" {
-                    quality = v.parse().unwrap_or(0.0)
+                    quality = v.parse().unwrap_or(0.0);
                 } else {
-                    params.push((k, v))
+                    params.push((k, v));
                 }
             }
             Clause {

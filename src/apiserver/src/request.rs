@@ -107,7 +107,8 @@ pub(crate) fn decode(s: &str) -> String {
 }
 
 fn unescape(s: &str, plus: bool) -> Cow<'_, str> {
-    if !s.contains('%') && !(plus && s.contains('+')) {
+    let escaped = s.contains('%') || (plus && s.contains('+'));
+    if !escaped {
         return s.into();
     }
     let bytes = s.as_bytes();

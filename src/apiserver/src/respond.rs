@@ -195,7 +195,7 @@ pub(crate) fn list(kind: &Kind, list: List, style: &Style) -> Response<Body> {
         .iter()
         .map(|e| converted(kind, e.bytes()))
         .collect();
-    let v = table::transformed_list(kind, objects, meta, &style.accepted, style.now);
+    let v = table::transformed_list(kind, objects, &meta, &style.accepted, style.now);
     encoded(StatusCode::OK, &v, style)
 }
 
@@ -262,7 +262,7 @@ impl WatchEncoder {
                 table::table(
                     &self.kind,
                     &rows,
-                    json!({"resourceVersion": revision}),
+                    &json!({"resourceVersion": revision}),
                     &self.accepted,
                     self.clock.now(),
                     first,

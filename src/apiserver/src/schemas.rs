@@ -7,6 +7,7 @@ use kontiki_schema::patch::{PatchError, json, merge, strategic};
 use kontiki_schema::{Decoded, Expected, Schema, Schemas, Strictness};
 use serde_json::Value;
 
+use crate::convert;
 use crate::engine::Patch;
 use crate::options::FieldValidation;
 use crate::registry::Kind;
@@ -71,7 +72,7 @@ pub(crate) fn track_create(kind: &Kind, v: &mut Value, manager: &str, now: &str)
     track(kind, None, v, manager, "", now);
 }
 
-/// Brings the managed fields of a changed object up to date.
+/// Brings the managed fields of a changed object up to date. They speak of the version of the request.
 pub(crate) fn track(
     kind: &Kind,
     old: Option<&Value>,
@@ -81,7 +82,7 @@ pub(crate) fn track(
     now: &str,
 ) {
     let ignored = ignored(kind, subresource);
-    let api_version = kind.storage.api_version();
+    let api_version = kind.resource.api_version();
     let ctx = WriteContext {
         manager,
         api_version: &api_version,
@@ -89,10 +90,27 @@ pub(crate) fn track(
         now,
         ignored: ignored.as_ref(),
     };
-    managed::on_write(of(kind.storage), old, new, &ctx);
+    if kind.is_storage_version() {
+        return managed::on_write(of(kind.resource), old, new, &ctx);
+    }
+    let old = old.map(|o| requested(kind, o));
+    let mut shown = requested(kind, new);
+    managed::on_write(of(kind.resource), old.as_ref(), &mut shown, &ctx);
+    let meta = crate::engine::metadata::of(new);
+    match shown.pointer("/metadata/managedFields") {
+        Some(m) => drop(meta.insert("managedFields".into(), m.clone())),
+        None => drop(meta.remove("managedFields")),
+    }
 }
 
-/// Applies a configuration to the live object.
+/// A stored object in the version of the request.
+fn requested(kind: &Kind, v: &Value) -> Value {
+    let mut v = v.clone();
+    convert::convert(&mut v, kind.storage, kind.resource);
+    v
+}
+
+/// Applies a configuration in the version of the request to the live object.
 pub(crate) fn apply(
     kind: &Kind,
     live: Option<&Value>,
@@ -101,7 +119,7 @@ pub(crate) fn apply(
     force: bool,
 ) -> Result<Value, ApiError> {
     let ignored = ignored(kind, subresource);
-    let api_version = kind.storage.api_version();
+    let api_version = kind.resource.api_version();
     let ctx = WriteContext {
         manager,
         api_version: &api_version,
@@ -109,8 +127,9 @@ pub(crate) fn apply(
         now,
         ignored: ignored.as_ref(),
     };
-    let mut v =
-        managed::apply(of(kind.storage), live, config, &ctx, force).map_err(|e| match &e {
+    let live = live.map(|l| requested(kind, l));
+    let mut v = managed::apply(of(kind.resource), live.as_ref(), config, &ctx, force).map_err(
+        |e| match &e {
             ApplyError::Conflicts(conflicts) => {
                 let mut s = ApiError::new(Reason::Conflict, e.to_string());
                 s.0.causes = conflicts
@@ -125,10 +144,12 @@ pub(crate) fn apply(
             }
             ApplyError::BadRequest(_) => ApiError::bad_request(e.to_string()),
             ApplyError::NotTyped { .. } => ApiError::new(Reason::Unknown, e.to_string()),
-        })?;
+        },
+    )?;
     // A configuration is sparse; what is stored has the zero values that every object has.
-    kontiki_schema::check(of(kind.storage), &mut v, Strictness::Ignore)
+    kontiki_schema::check(of(kind.resource), &mut v, Strictness::Ignore)
         .map_err(|e| ApiError::bad_request(e.to_string()))?;
+    convert::convert(&mut v, kind.resource, kind.storage);
     default(kind, &mut v);
     Ok(v)
 }
@@ -140,13 +161,13 @@ pub(crate) fn patched(
     patch: &Patch,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), ApiError> {
-    let (mut v, warnings) = patch_and_check(
-        of(kind.storage),
-        expected(kind.storage),
-        old,
-        patch,
-        validation,
-    )?;
+    let (schema, expected) = (of(kind.resource), expected(kind.resource));
+    let (mut v, warnings) = if kind.is_storage_version() {
+        patch_and_check(schema, expected, old, patch, validation)?
+    } else {
+        patch_and_check(schema, expected, &requested(kind, old), patch, validation)?
+    };
+    convert::convert(&mut v, kind.resource, kind.storage);
     default(kind, &mut v);
     Ok((v, warnings))
 }
@@ -180,7 +201,7 @@ fn patch_and_check(
             json::apply(&mut v, p).map_err(|e| refused(&e))?;
         }
         Patch::Merge(body) => {
-            merge::apply(&mut v, merge::parse_patch(body).map_err(|e| refused(&e))?)
+            merge::apply(&mut v, merge::parse_patch(body).map_err(|e| refused(&e))?);
         }
         Patch::Strategic(body) => {
             let p = strategic::parse_patch(body).map_err(|e| refused(&e))?;

@@ -19,7 +19,7 @@ pub(crate) fn columns(kind: &Kind) -> Value {
 pub(crate) fn table(
     kind: &Kind,
     objects: &[Value],
-    meta: Value,
+    meta: &Value,
     a: &Accepted,
     now: jiff::Timestamp,
     with_columns: bool,
@@ -70,7 +70,7 @@ pub(crate) fn transformed(kind: &Kind, o: Value, a: &Accepted, now: jiff::Timest
             } else {
                 json!({"resourceVersion": revision})
             };
-            table(kind, &[o], meta, a, now, true)
+            table(kind, &[o], &meta, a, now, true)
         }
     }
 }
@@ -79,7 +79,7 @@ pub(crate) fn transformed(kind: &Kind, o: Value, a: &Accepted, now: jiff::Timest
 pub(crate) fn transformed_list(
     kind: &Kind,
     objects: Vec<Value>,
-    meta: Value,
+    meta: &Value,
     a: &Accepted,
     now: jiff::Timestamp,
 ) -> Value {

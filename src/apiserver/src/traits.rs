@@ -15,6 +15,8 @@ pub(crate) struct Traits {
     pub(crate) returns_deleted: bool,
     /// Owners and dependents mean nothing: propagation policies are not looked at.
     pub(crate) no_garbage_collection: bool,
+    /// Dependents are let go unless the deletion says otherwise.
+    pub(crate) orphans_by_default: bool,
     /// How often an update's labels and annotations are looked at; upstream reports what is wrong each time.
     pub(crate) metadata_passes: u8,
     /// What clients are warned of whenever they touch the resource.
@@ -152,6 +154,10 @@ pub(crate) fn of(r: &Resource) -> Traits {
             && (r.group, r.plural) != ("storage.k8s.io", "volumeattachments"),
         returns_deleted: RETURNS_DELETED.contains(&r.plural),
         no_garbage_collection: r.plural == "events",
+        orphans_by_default: matches!(
+            (r.group, r.plural),
+            ("", "replicationcontrollers") | ("batch", "jobs")
+        ),
         metadata_passes,
         deprecation: match (r.group, r.plural) {
             ("", "endpoints") => {

@@ -233,9 +233,9 @@ fn plan(kind: &Kind, old: &Value, options: &DeleteOptions, now: jiff::Timestamp)
         }
     }
     let finalizers = if kind.traits.no_garbage_collection {
-        finalizers(old, &DeleteOptions::default())
+        finalizers(old, &DeleteOptions::default(), false)
     } else {
-        finalizers(old, options)
+        finalizers(old, options, kind.traits.orphans_by_default)
     };
     let held = !finalizers.is_empty();
     let meta = metadata::of(&mut v);
@@ -281,7 +281,7 @@ pub(super) fn mark(v: &mut Value, grace_seconds: i64, now: jiff::Timestamp, agai
 }
 
 /// The finalizers that remain, and those that the propagation asks for.
-fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
+fn finalizers(old: &Value, options: &DeleteOptions, orphans: bool) -> Vec<String> {
     let present: Vec<&str> = object::list(old, &["metadata", "finalizers"])
         .iter()
         .filter_map(Value::as_str)
@@ -290,6 +290,7 @@ fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
         (Some(p), _) => Some(p),
         (None, Some(true)) => Some(Propagation::Orphan),
         (None, Some(false)) => Some(Propagation::Background),
+        (None, None) if orphans && !present.contains(&FOREGROUND) => Some(Propagation::Orphan),
         (None, None) => None,
     };
     let mut out: Vec<String> = present
@@ -319,6 +320,7 @@ mod tests {
                     propagation: p,
                     ..DeleteOptions::default()
                 },
+                false,
             )
         };
         assert_eq!(with(None), ["a/b", "orphan"]);

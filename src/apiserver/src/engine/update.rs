@@ -145,10 +145,6 @@ impl Engine {
         Err(ApiError::conflict(t.kind.resource, t.name, MODIFIED))
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one step of modify, split off for its length"
-    )]
     fn plan(
         &self,
         t: Target<'_>,

@@ -125,15 +125,14 @@ pub(super) fn patch_kind(content_type: &str) -> Result<(PatchType, WriteVerb), A
 
 /// A patch from its body. Patches are checked when they are applied; a configuration is only parsed, as it says by what
 /// it leaves out what it does not own.
-pub(super) fn patch(ask: &Ask<'_>, kind: PatchType, bytes: Bytes) -> Result<Patch, ApiError> {
+pub(super) fn patch(kind: PatchType, bytes: Bytes) -> Result<Patch, ApiError> {
     Ok(match kind {
         PatchType::Json => Patch::Json(bytes),
         PatchType::Merge => Patch::Merge(bytes),
         PatchType::Strategic => Patch::Strategic(bytes),
         PatchType::Apply => {
-            let mut v: Value = serde_yaml_ng::from_slice(&bytes)
+            let v: Value = serde_yaml_ng::from_slice(&bytes)
                 .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
-            convert::convert(&mut v, ask.kind.resource, ask.kind.storage);
             Patch::Apply(v)
         }
     })

@@ -125,7 +125,7 @@ fn kubelet(node: &Value) -> Result<(String, u16), ApiError> {
     };
     let host = ADDRESS_ORDER
         .iter()
-        .find_map(|t| of_type(t))
+        .find_map(of_type)
         .filter(|h| !h.is_empty());
     let Some(host) = host else {
         let why = format!(
