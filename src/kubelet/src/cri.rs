@@ -142,7 +142,10 @@ macro_rules! calls {
         /// # Errors
         /// The runtime's refusal, or no answer in time.
         pub async fn $name(&self, request: v1::$request) -> Result<v1::$answer, RuntimeError> {
-            within(stringify!($request), CALL_WAIT_MAX, self.$client.clone().$name(request)).await
+            // Boxed, as the requests are large and lie in the futures of all callers otherwise.
+            let mut client = self.$client.clone();
+            let answer = Box::pin(client.$name(request));
+            within(stringify!($request), CALL_WAIT_MAX, answer).await
         })*
     };
 }

@@ -313,7 +313,7 @@ mod tests {
             assert!(f.held.len() <= HELD_BYTES_MAX + (64 << 10));
         }
         f.feed(b"end\n2026-11-20T10:00:00Z stdout F next\n", &mut out);
-        assert_eq!(out.len(), (9 * 64 << 10) + "end\nnext\n".len());
+        assert_eq!(out.len(), 9 * (64 << 10) + "end\nnext\n".len());
         assert!(out.ends_with(b"xend\nnext\n"));
     }
 }

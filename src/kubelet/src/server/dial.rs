@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Collected, Empty, Limited};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use kontiki_api::ApiError;
@@ -89,7 +89,7 @@ async fn upgrade(url: &str, protocols: &[HeaderValue], tasks: &Tasks) -> Result<
         let body = Limited::new(answer.into_body(), REFUSAL_BYTES_MAX)
             .collect()
             .await;
-        let body = body.map(|b| b.to_bytes()).unwrap_or_default();
+        let body = body.map(Collected::to_bytes).unwrap_or_default();
         let why = format!(
             "the container runtime refuses the stream with {status}: {}",
             String::from_utf8_lossy(&body).trim()

@@ -219,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(statuses: Value) -> Pod {
+    fn pod(statuses: &Value) -> Pod {
         serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {"containers": [{"name": "c"}]},
@@ -300,7 +300,7 @@ mod tests {
         };
         assert_eq!(of(false, None).0, 404);
         let waiting =
-            pod(json!([{"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]));
+            pod(&json!([{"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]));
         assert_eq!(
             of(false, Some(&waiting)),
             (

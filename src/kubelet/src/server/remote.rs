@@ -175,17 +175,14 @@ async fn output(
     loop {
         match from.next().await {
             Some(Ok(Frame::Data { stream, data, .. })) if !data.is_empty() => {
-                match wanted.channel(stream) {
-                    Some(channels::ERROR) => {
-                        let room = STATUS_BYTES_MAX - status.len();
-                        status.extend_from_slice(&data[..data.len().min(room)]);
-                    }
-                    Some(channel @ (channels::STDOUT | channels::STDERR)) => {
-                        if to.send(protocol.message(channel, &data)).await.is_err() {
-                            return false;
-                        }
-                    }
-                    _ => {}
+                let channel = wanted.channel(stream);
+                if channel == Some(channels::ERROR) {
+                    let room = STATUS_BYTES_MAX - status.len();
+                    status.extend_from_slice(&data[..data.len().min(room)]);
+                } else if let Some(c @ (channels::STDOUT | channels::STDERR)) = channel
+                    && to.send(protocol.message(c, &data)).await.is_err()
+                {
+                    return false;
                 }
             }
             // The runtime's pings are even; an odd one would be the answer to ours.

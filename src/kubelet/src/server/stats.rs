@@ -314,15 +314,18 @@ fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 
+/// The value of a metric for a container, if it is known.
+type Reading = fn(&Usage) -> Option<String>;
+
 /// The metrics that the metrics server asks for.
 pub(super) fn resource_metrics(usage: &[Usage], n: &Node) -> String {
     let mut t = String::new();
     let mut write = |line: std::fmt::Arguments<'_>| {
         t.write_fmt(line)
-            .expect("writing to a String does not fail")
+            .expect("writing to a String does not fail");
     };
     let millis = |nanos: i64| nanos / 1_000_000;
-    let metrics: [(&str, &str, fn(&Usage) -> Option<String>); 2] = [
+    let metrics: [(&str, &str, Reading); 2] = [
         ("cpu_usage_seconds_total", "counter", |u| {
             Some(seconds(u.cpu_nanos?).to_string())
         }),
