@@ -12,6 +12,7 @@ use kontiki_api::catalogue::known;
 use kontiki_apiserver::{ApiServer, Config, Running};
 use kontiki_base::{Metrics, Tasks};
 use kontiki_pki::{Ca, Identity, Pki, Profile};
+use kontiki_raft::Store;
 use kontiki_reconcile::{Client, ListParams, WatchEvent, WatchParams};
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ struct Cluster {
     running: Running,
     metrics: Metrics,
     tasks: Tasks,
+    store: Arc<kontiki_raft::MemoryStore>,
     pki: Pki,
     _dir: tempfile::TempDir,
 }
@@ -64,7 +66,7 @@ async fn start() -> Cluster {
     };
     let (metrics, tasks) = (Metrics::default(), Tasks::default());
     let store = Arc::new(kontiki_raft::memory());
-    let running = ApiServer::start(config, store, &metrics, &tasks)
+    let running = ApiServer::start(config, store.clone(), &metrics, &tasks)
         .await
         .expect("it starts");
     tokio::time::timeout(DEADLINE, running.wait_ready())
@@ -74,6 +76,7 @@ async fn start() -> Cluster {
         running,
         metrics,
         tasks,
+        store,
         pki,
         _dir: dir,
     }
@@ -427,5 +430,166 @@ async fn loops_in_the_process_see_what_is_written() {
         .create(known::configmaps(), "default", &configmap("a"))
         .await;
     assert!(again.expect_err("it exists").is_already_exists());
+    c.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_whose_snapshot_is_gone_is_answered_with_a_way_on() {
+    let c = start().await;
+    for name in ["a", "b", "c"] {
+        c.ask(Method::POST, CONFIGMAPS, configmap(name)).await;
+    }
+    let page = c
+        .ask(Method::GET, &format!("{CONFIGMAPS}?limit=1"), Value::Null)
+        .await
+        .json();
+    let token = page["metadata"]["continue"].as_str().expect("a token");
+    c.ask(Method::POST, CONFIGMAPS, configmap("d")).await;
+    let now = c.store.applied_revision();
+    c.store.compact(now).await.expect("compacted");
+    let gone = c
+        .ask(
+            Method::GET,
+            &format!("{CONFIGMAPS}?continue={token}"),
+            Value::Null,
+        )
+        .await
+        .json();
+    assert_eq!(
+        (gone["code"].clone(), gone["reason"].clone()),
+        (json!(410), json!("Expired"))
+    );
+    let token = gone["metadata"]["continue"]
+        .as_str()
+        .expect("another token");
+    let rest = c
+        .ask(
+            Method::GET,
+            &format!("{CONFIGMAPS}?continue={token}"),
+            Value::Null,
+        )
+        .await
+        .json();
+    let items = rest["items"].as_array().expect("items");
+    let shown: Vec<&str> = items
+        .iter()
+        .filter_map(|i| i["metadata"]["name"].as_str())
+        .collect();
+    assert_eq!(shown, ["b", "c", "d"], "the rest as it is now");
+    c.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_lives_as_long_as_its_service_account() {
+    let c = start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "bot"}});
+    assert_eq!(c.ask(Method::POST, accounts, account).await.status, 201);
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let answer = c
+        .ask(Method::POST, &format!("{accounts}/bot/token"), request)
+        .await
+        .json();
+    let token = answer["status"]["token"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
+    let ask = async |token: String| {
+        let request = Request::get("/api/v1/pods")
+            .header("host", "localhost")
+            .header("authorization", format!("Bearer {token}"))
+            .body(Full::new(Bytes::new()))
+            .expect("a request");
+        let answer = c
+            .connect(None)
+            .await
+            .send_request(request)
+            .await
+            .expect("an answer");
+        let status = answer.status().as_u16();
+        (
+            status,
+            answer
+                .into_body()
+                .collect()
+                .await
+                .expect("a body")
+                .to_bytes(),
+        )
+    };
+    let (status, body) = ask(token.clone()).await;
+    assert_eq!(status, 403);
+    assert!(String::from_utf8_lossy(&body).contains("system:serviceaccount:default:bot"));
+    let (mut forged, last) = (token.clone(), token.len() - 10);
+    forged.replace_range(
+        last..=last,
+        if &token[last..=last] == "A" { "B" } else { "A" },
+    );
+    assert_eq!(ask(forged).await.0, 401);
+    c.ask(Method::DELETE, &format!("{accounts}/bot"), Value::Null)
+        .await;
+    assert_eq!(ask(token).await.0, 401);
+    c.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn finalizers_hold_objects_and_namespaces() {
+    let c = start().await;
+    let mut held = configmap("held");
+    held["metadata"]["finalizers"] = json!(["example.com/f"]);
+    c.ask(Method::POST, CONFIGMAPS, held).await;
+    let path = format!("{CONFIGMAPS}/held");
+    let marked = c.ask(Method::DELETE, &path, Value::Null).await.json();
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(c.ask(Method::GET, &path, Value::Null).await.status, 200);
+    c.ask(
+        Method::PATCH,
+        &path,
+        json!({"metadata": {"finalizers": null}}),
+    )
+    .await;
+    assert_eq!(c.ask(Method::GET, &path, Value::Null).await.status, 404);
+
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
+    c.ask(Method::POST, "/api/v1/namespaces", namespace).await;
+    let going = c
+        .ask(Method::DELETE, "/api/v1/namespaces/n", Value::Null)
+        .await
+        .json();
+    assert_eq!(going["status"]["phase"], "Terminating");
+    let late = c
+        .ask(
+            Method::POST,
+            "/api/v1/namespaces/n/configmaps",
+            configmap("a"),
+        )
+        .await
+        .json();
+    assert_eq!(
+        late["details"]["causes"][0]["reason"],
+        "NamespaceTerminating"
+    );
+    let mut empty = going;
+    empty["spec"] = json!({});
+    assert_eq!(
+        c.ask(Method::PUT, "/api/v1/namespaces/n/finalize", empty)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        c.ask(Method::GET, "/api/v1/namespaces/n", Value::Null)
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        c.ask(Method::DELETE, "/api/v1/namespaces/default", Value::Null)
+            .await
+            .status,
+        403
+    );
     c.tasks.stop().await;
 }
