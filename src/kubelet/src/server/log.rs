@@ -277,7 +277,7 @@ mod tests {
             |previous, pod: Option<&Pod>| pick(&found, previous, pod, "c").map(|c| c.id.as_str());
         assert_eq!((id(false, None), id(true, None)), (Some("b"), Some("a")));
         let crashed = pod(
-            json!([{"name": "c", "lastState": {"terminated": {"containerID": "containerd://b"}}}]),
+            &json!([{"name": "c", "lastState": {"terminated": {"containerID": "containerd://b"}}}]),
         );
         assert_eq!(id(true, Some(&crashed)), Some("b"));
         assert!(
