@@ -125,6 +125,34 @@ impl Cache {
         inner.ring_after = revision;
     }
 
+    /// The event of a change that the store remembers and this cache does not.
+    pub(crate) fn replayed(&self, change: &Change) -> Option<Arc<Event>> {
+        let (_, place) = keys::split(&change.key)?;
+        let revision = change.revision.0;
+        let old = change
+            .previous
+            .as_ref()
+            .and_then(|kv| self.entry(place, &kv.value, kv.mod_revision.0))
+            .map(Arc::new);
+        let event = match &change.value {
+            Some(stored) => {
+                let kind = if old.is_some() {
+                    EventKind::Modified
+                } else {
+                    EventKind::Added
+                };
+                Event::of_write(kind, place, stored, revision, old, self.strategy).ok()?
+            }
+            None => Event::of_deletion(old?, revision),
+        };
+        Some(Arc::new(event))
+    }
+
+    /// The revision after which this cache remembers all changes.
+    pub(crate) fn remembers_after(&self) -> u64 {
+        self.inner.read().ring_after
+    }
+
     /// Takes over a change and hands it to its watchers.
     fn apply(&self, place: &str, change: &Change) {
         let revision = change.revision.0;

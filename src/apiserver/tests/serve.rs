@@ -46,6 +46,10 @@ impl Answer {
 }
 
 async fn start() -> Cluster {
+    start_on(Arc::new(kontiki_raft::memory())).await
+}
+
+async fn start_on(store: Arc<kontiki_raft::MemoryStore>) -> Cluster {
     let dir = tempfile::tempdir().expect("a directory");
     let pki = Pki::load_or_create(dir.path()).expect("keys");
     let localhost = "127.0.0.1".parse().expect("an address");
@@ -65,7 +69,6 @@ async fn start() -> Cluster {
         node_ports: (30000, 32767),
     };
     let (metrics, tasks) = (Metrics::default(), Tasks::default());
-    let store = Arc::new(kontiki_raft::memory());
     let running = ApiServer::start(config, store.clone(), &metrics, &tasks)
         .await
         .expect("it starts");
@@ -592,4 +595,42 @@ async fn finalizers_hold_objects_and_namespaces() {
         403
     );
     c.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn watches_go_on_after_a_restart() {
+    let c = start().await;
+    let list = c.ask(Method::GET, CONFIGMAPS, Value::Null).await.json();
+    let revision = list["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a revision")
+        .to_owned();
+    c.ask(Method::POST, CONFIGMAPS, configmap("a")).await;
+    c.ask(Method::DELETE, &format!("{CONFIGMAPS}/a"), Value::Null)
+        .await;
+    c.tasks.stop().await;
+    let again = start_on(c.store.clone()).await;
+    again.ask(Method::POST, CONFIGMAPS, configmap("b")).await;
+    let path = format!("{CONFIGMAPS}?watch=1&timeoutSeconds=1&resourceVersion={revision}");
+    let seen = again.ask(Method::GET, &path, Value::Null).await.body;
+    let lines = seen.split(|b| *b == b'\n').filter(|l| !l.is_empty());
+    let events: Vec<(String, String)> = lines
+        .map(|l| serde_json::from_slice::<Value>(l).expect("an event"))
+        .map(|e| {
+            (
+                e["type"].to_string(),
+                e["object"]["metadata"]["name"].to_string(),
+            )
+        })
+        .collect();
+    let event = |t: &str, n: &str| (format!("{t:?}"), format!("{n:?}"));
+    assert_eq!(
+        events,
+        [
+            event("ADDED", "a"),
+            event("DELETED", "a"),
+            event("ADDED", "b")
+        ]
+    );
+    again.tasks.stop().await;
 }

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use kontiki_api::field::{Error, Path};
-use kontiki_api::{ApiError, fields, labels};
-use kontiki_raft::Store;
+use kontiki_api::{ApiError, Reason, fields, labels};
+use kontiki_raft::{Range, Revision, Store};
 
 use super::Engine;
 use super::list::{parse_revision, selectors};
@@ -16,6 +17,8 @@ use crate::request::Query;
 
 /// A watch whose client names no time ends after this long, and up to twice that, so that not all end together.
 const WATCH_TIME_MIN: Duration = Duration::from_secs(1800);
+/// Changes that are read again from the store for one watch; one that is further behind has to list.
+const REPLAY_EVENTS_MAX: usize = 10_000;
 /// How often a watch that wants bookmarks gets one.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -115,7 +118,12 @@ impl Engine {
             (None | Some(0), Some(false)) => Start::After(now),
             (Some(r), _) => Start::After(r),
         };
-        let mut subscription = kind.cache.subscribe(filter, start, now)?;
+        let mut subscription = match (kind.cache.subscribe(filter.clone(), start, now), start) {
+            (Err(e), Start::After(after)) if e.reason() == Reason::Expired => {
+                self.replay(kind, filter, after, now).ok_or(e)?
+            }
+            (other, _) => other?,
+        };
         let backlog = std::mem::take(&mut subscription.backlog).into_iter();
         let timeout = o
             .timeout
@@ -141,6 +149,37 @@ impl Engine {
             deadline,
             sent,
         })
+    }
+
+    /// A watch that begins before what the cache remembers, as all do after a restart: the store remembers more.
+    /// `None` if it does not, or if that would be too much.
+    fn replay(&self, kind: &Kind, filter: Filter, after: u64, now: u64) -> Option<Subscription> {
+        let until = kind.cache.remembers_after();
+        let range = Range::prefix(kind.cache.prefix().to_owned());
+        let mut history = self.store.watch(range, Revision(after + 1)).ok()?;
+        let mut subscription = kind
+            .cache
+            .subscribe(filter.clone(), Start::After(until), now)
+            .ok()?;
+        let mut past = Vec::new();
+        // What is in the past comes without waiting.
+        while let Some(Some(change)) = history.next().now_or_never() {
+            let change = change.ok()?;
+            if change.revision.0 > until {
+                break;
+            }
+            if past.len() >= REPLAY_EVENTS_MAX {
+                return None;
+            }
+            past.extend(
+                kind.cache
+                    .replayed(&change)
+                    .and_then(|e| filter.delivery(&e)),
+            );
+        }
+        past.append(&mut subscription.backlog);
+        subscription.backlog = past;
+        Some(subscription)
     }
 }
 
