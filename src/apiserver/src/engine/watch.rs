@@ -120,7 +120,7 @@ impl Engine {
         };
         let mut subscription = match (kind.cache.subscribe(filter.clone(), start, now), start) {
             (Err(e), Start::After(after)) if e.reason() == Reason::Expired => {
-                self.replay(kind, filter, after, now).ok_or(e)?
+                self.replay(kind, &filter, after, now).ok_or(e)?
             }
             (other, _) => other?,
         };
@@ -153,7 +153,7 @@ impl Engine {
 
     /// A watch that begins before what the cache remembers, as all do after a restart: the store remembers more.
     /// `None` if it does not, or if that would be too much.
-    fn replay(&self, kind: &Kind, filter: Filter, after: u64, now: u64) -> Option<Subscription> {
+    fn replay(&self, kind: &Kind, filter: &Filter, after: u64, now: u64) -> Option<Subscription> {
         let until = kind.cache.remembers_after();
         let range = Range::prefix(kind.cache.prefix().to_owned());
         let mut history = self.store.watch(range, Revision(after + 1)).ok()?;
