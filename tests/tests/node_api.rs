@@ -20,6 +20,7 @@ use kontiki_node::{Containerd, ContainerdConfig, images, pause, teardown};
 use kontiki_pki::{Ca, Identity, ca::Profile, tls};
 use kontiki_tests::host::{ADDRESS, Host};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -327,6 +328,7 @@ fn the_node_api_serves_a_real_runtime() -> Result<()> {
             format!("echo good day > /dev/shm/greeting; {BUSYBOX} httpd -p {WEB_PORT} -h /dev/shm");
         let script = format!("{web}; exec {BUSYBOX} sleep 1000");
         let id = node.run_pod("web", &script).await?;
+        let mut idle = node.connect(None).await?;
         only_the_api_server_is_let_in(&node).await?;
         commands_end_with_their_code(&node).await?;
         input_ends_where_the_client_says(&node).await?;
@@ -338,7 +340,11 @@ fn the_node_api_serves_a_real_runtime() -> Result<()> {
             .exec("output=1", &["/bin/busybox", "true"], vec![])
             .await;
         ensure!(gone.is_err(), "a command ran in a container that has ended");
-        logs_are_followed_over_rotation(&node).await
+        logs_are_followed_over_rotation(&node).await?;
+        // A client that has shown no certificate and says nothing is not kept.
+        let ended = tokio::time::timeout(WAIT_MAX, idle.read(&mut [0; 1])).await?;
+        ensure!(!matches!(ended, Ok(1..)), "{ended:?}");
+        Ok(())
     })
 }
 
@@ -512,6 +518,21 @@ async fn usage_is_told(node: &Node) -> Result<()> {
 async fn logs_are_followed_over_rotation(node: &Node) -> Result<()> {
     let script = "i=0; while true; do echo line $i; i=$((i+1)); /bin/busybox usleep 20000; done";
     let id = node.run_pod("talker", script).await?;
+    let mut attached = node
+        .websocket("/attach/default/talker/c?output=1", "v5.channel.k8s.io")
+        .await?;
+    let mut said = String::new();
+    while said.lines().count() < 3 {
+        let message = tokio::time::timeout(WAIT_MAX, attached.next())
+            .await?
+            .context("attached")??;
+        let Message::Binary(b) = message else {
+            continue;
+        };
+        said.push_str(std::str::from_utf8(&b[1..])?);
+    }
+    ensure!(said.starts_with("line "), "{said}");
+    drop(attached);
     let path = "/containerLogs/default/talker/c";
     let mut following = node
         .request(Some(&node.admin), &format!("{path}?follow=true"))

@@ -58,6 +58,8 @@ const STREAMS_MAX: usize = 512;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the headers of a request may take, and how long a connection may be idle between requests.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a client without a certificate may stay: all that it can have is `/healthz`.
+const UNKNOWN_PEER_TIME_MAX: Duration = Duration::from_secs(10);
 /// HTTP/2 connections are probed this often, so that those of dead clients end.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIME_MAX: Duration = Duration::from_secs(20);
@@ -168,13 +170,22 @@ impl Server {
         let (_, session) = stream.get_ref();
         let peer = Peer::of(session.peer_certificates());
         let h2 = session.alpn_protocol() == Some(b"h2");
+        let is_known = peer.is_known();
         let state = self.state.clone();
         let service = service_fn(move |req: Request<Incoming>| {
             let (state, peer) = (state.clone(), peer.clone());
             async move { Ok::<_, Infallible>(router::answer(&state, &peer, req).await) }
         });
         let io = TokioIo::new(stream);
-        let ended = if h2 {
+        let served = async {
+            if !h2 {
+                let http1 = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIME_MAX)
+                    .serve_connection(io, service)
+                    .with_upgrades();
+                return http1.await;
+            }
             let streams = StreamTasks::default();
             let ended = hyper::server::conn::http2::Builder::new(streams.clone())
                 .timer(TokioTimer::new())
@@ -185,13 +196,13 @@ impl Server {
                 .await;
             streams.0.lock().abort_all();
             ended
+        };
+        let ended = if is_known {
+            served.await
         } else {
-            let http1 = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIME_MAX)
-                .serve_connection(io, service)
-                .with_upgrades();
-            http1.await
+            tokio::time::timeout(UNKNOWN_PEER_TIME_MAX, served)
+                .await
+                .unwrap_or(Ok(()))
         };
         if let Err(e) = ended
             && !token.is_cancelled()

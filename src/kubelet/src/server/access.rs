@@ -20,6 +20,11 @@ impl Peer {
         Peer(first.and_then(|c| Subject::of_certificate(c).ok()))
     }
 
+    /// Whether it has shown a certificate.
+    pub(super) fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Refuses those who may not use the node API: nodes, above all, must not run commands on one another.
     pub(super) fn check(&self, method: &http::Method, path: &str) -> Result<(), ApiError> {
         let Some(subject) = &self.0 else {
