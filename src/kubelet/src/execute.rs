@@ -280,7 +280,7 @@ impl Manager {
             for path in resources::pod_cgroup_candidates(&i.config.cgroup_root, uid) {
                 i.cgroups.remove(&path).map_err(|e| chain(&e))?;
             }
-            if forget {
+            if forget && !pod.metadata.name.is_empty() {
                 let m = &pod.metadata;
                 let logs = sandbox::log_dir(&i.config, &m.namespace, &m.name, uid);
                 match std::fs::remove_dir_all(&logs) {
@@ -295,7 +295,9 @@ impl Manager {
         match result {
             Ok(()) => {
                 self.succeeded(uid, POD_KEY);
-                record.lock().torn_down = true;
+                let mut r = record.lock();
+                r.torn_down = true;
+                r.removed = forget;
             }
             Err(error) => {
                 self.failed(uid, POD_KEY, END_RETRY_INITIAL, END_RETRY_MAX);

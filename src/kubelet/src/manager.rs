@@ -57,6 +57,8 @@ pub(crate) struct Record {
     pub(crate) busy: BTreeSet<String>,
     pub(crate) set_up: bool,
     pub(crate) torn_down: bool,
+    /// Nothing of the pod is left on the machine, its logs included.
+    pub(crate) removed: bool,
     pub(crate) paths: Paths,
     pub(crate) failures: HashMap<String, Failure>,
     pub(crate) waiting: HashMap<String, Waiting>,
@@ -444,7 +446,11 @@ impl Manager {
                 observed: &observed,
                 busy: &working,
                 set_up: r.set_up,
-                torn_down: r.torn_down,
+                torn_down: if r.gone || pod.metadata.is_deleting() {
+                    r.removed
+                } else {
+                    r.torn_down
+                },
                 health: &health,
                 retry_at: &retry_at,
                 crashes: &r.crashes,
@@ -496,7 +502,7 @@ impl Manager {
     fn forget_if_over(&self, uid: &str, record: &Mutex<Record>) {
         let over = {
             let r = record.lock();
-            r.gone && r.torn_down && r.busy.is_empty() && r.observed == Observed::default()
+            r.gone && r.removed && r.busy.is_empty() && r.observed == Observed::default()
         };
         if over {
             self.0.prober.forget(uid);

@@ -65,7 +65,7 @@ pub fn start(manager: &Manager, tasks: &Tasks) {
     });
     let (m, token) = (manager.clone(), tasks.token().clone());
     tasks.spawn("pleg", async move {
-        let mut before = States::new();
+        let (mut before, mut swept) = (States::new(), false);
         let relist = async {
             loop {
                 let interval = if live.load(Ordering::Relaxed) {
@@ -80,7 +80,7 @@ pub fn start(manager: &Manager, tasks: &Tasks) {
                 {
                     tokio::time::sleep(SETTLE).await;
                 }
-                if let Err(e) = look(&m, &mut before).await {
+                if let Err(e) = look(&m, &mut before, &mut swept).await {
                     tracing::debug!(error = chain(&e), "the runtime does not answer");
                 }
             }
@@ -92,7 +92,11 @@ pub fn start(manager: &Manager, tasks: &Tasks) {
     });
 }
 
-async fn look(manager: &Manager, before: &mut States) -> Result<(), RuntimeError> {
+async fn look(
+    manager: &Manager,
+    before: &mut States,
+    swept: &mut bool,
+) -> Result<(), RuntimeError> {
     let i = &manager.0;
     let begun = Instant::now();
     let sandboxes = i
@@ -144,6 +148,16 @@ async fn look(manager: &Manager, before: &mut States) -> Result<(), RuntimeError
     let mut changed = differences(before, &now);
     // Until the API's pods are known, nothing can be said about pods that it does not know.
     if i.pods.is_synced() {
+        if !std::mem::replace(swept, true) {
+            // Pods that went while no kubelet looked, and of which files alone are left.
+            for uid in i.volumes.uids() {
+                let left = ObjectMeta {
+                    uid: uid.clone(),
+                    ..ObjectMeta::default()
+                };
+                owners.entry(uid).or_insert(left);
+            }
+        }
         let records = i.records.lock();
         changed.extend(owners.keys().filter(|u| !records.contains_key(*u)).cloned());
         changed.retain(|u| owners.contains_key(u) || records.contains_key(u));

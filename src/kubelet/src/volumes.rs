@@ -124,6 +124,14 @@ impl Volumes {
         self.root.join(uid)
     }
 
+    /// The uids of the pods that have files here.
+    pub fn uids(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries
+            .filter_map(|e| e.file_name().into_string().ok())
+            .collect()
+    }
+
     fn context<'a>(
         &'a self,
         pod: &'a Pod,
