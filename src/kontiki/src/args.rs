@@ -7,19 +7,19 @@ use clap::{Parser, Subcommand};
 use crate::config::Options;
 
 /// The version of Kubernetes whose API is served, with our own behind it.
-pub const VERSION: &str = concat!("v1.36.2+kontiki", env!("CARGO_PKG_VERSION"));
+pub(crate) const VERSION: &str = concat!("v1.36.2+kontiki", env!("CARGO_PKG_VERSION"));
 
 /// Kubernetes on a raft: a whole cluster out of one program.
 #[derive(Debug, Parser)]
 #[command(name = "kontiki", version = VERSION, disable_help_subcommand = true)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What the program does.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Runs master and worker in one process: a whole cluster on one node
     Up(Run),
     /// Runs a master: store, API server, scheduler, controllers
@@ -43,110 +43,110 @@ pub enum Command {
 
 /// Options of the commands that run a node.
 #[derive(Debug, clap::Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// Configuration file; the options below, in camelCase [default: config.yaml in the configuration directory]
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
-    pub options: Options,
+    pub(crate) options: Options,
 }
 
 /// Options of `agent`.
 #[derive(Debug, clap::Args)]
-pub struct Agent {
+pub(crate) struct Agent {
     #[command(flatten)]
-    pub run: Run,
+    pub(crate) run: Run,
     /// Kubeconfig of the node: the master's address, the CA, a client certificate of system:node:NAME
     #[arg(long, value_name = "FILE")]
-    pub kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
     /// Certificate of the kubelet's own server, issued by the cluster's CA
     #[arg(long, value_name = "FILE")]
-    pub tls_cert_file: PathBuf,
+    pub(crate) tls_cert_file: PathBuf,
     /// Its key
     #[arg(long, value_name = "FILE")]
-    pub tls_private_key_file: PathBuf,
+    pub(crate) tls_private_key_file: PathBuf,
 }
 
 /// Options of `down`.
 #[derive(Debug, clap::Args)]
-pub struct Down {
+pub(crate) struct Down {
     #[command(flatten)]
-    pub run: Run,
+    pub(crate) run: Run,
     /// Also removes the state, the keys and the logs of this node
     #[arg(long)]
-    pub purge: bool,
+    pub(crate) purge: bool,
 }
 
 /// Where the admin kubeconfig is.
 #[derive(Debug, clap::Args)]
-pub struct Access {
+pub(crate) struct Access {
     /// Where keys, certificates and kubeconfigs are kept
     #[arg(long, value_name = "DIR", default_value = "/etc/kontiki")]
-    pub config_dir: PathBuf,
+    pub(crate) config_dir: PathBuf,
     /// Kubeconfig to use [default: admin.kubeconfig in the configuration directory]
     #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
 }
 
 /// Options of `status`.
 #[derive(Debug, clap::Args)]
-pub struct Status {
+pub(crate) struct Status {
     #[command(flatten)]
-    pub access: Access,
+    pub(crate) access: Access,
     /// Leaves the nodes out
     #[arg(long)]
-    pub server_only: bool,
+    pub(crate) server_only: bool,
     /// Waits up to so many seconds until all is ready
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    pub wait: u64,
+    pub(crate) wait: u64,
     /// Prints nothing; the exit code says it
     #[arg(long)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// Options of `get`.
 #[derive(Debug, clap::Args)]
-pub struct Get {
+pub(crate) struct Get {
     #[command(flatten)]
-    pub access: Access,
+    pub(crate) access: Access,
     /// The path, as in /api/v1/nodes
     #[arg(long, value_name = "PATH")]
-    pub raw: String,
+    pub(crate) raw: String,
 }
 
 /// Options of `apply`.
 #[derive(Debug, clap::Args)]
-pub struct Apply {
+pub(crate) struct Apply {
     #[command(flatten)]
-    pub access: Access,
+    pub(crate) access: Access,
     /// Manifests to apply
     #[arg(short, long, value_name = "FILE", required = true)]
-    pub filename: Vec<PathBuf>,
+    pub(crate) filename: Vec<PathBuf>,
 }
 
 /// What can be done with images.
 #[derive(Debug, Subcommand)]
-pub enum Image {
+pub(crate) enum Image {
     /// Loads images from archives (docker save, OCI layout)
     Import(Import),
 }
 
 /// Options of `image import`.
 #[derive(Debug, clap::Args)]
-pub struct Import {
+pub(crate) struct Import {
     #[command(flatten)]
-    pub run: Run,
+    pub(crate) run: Run,
     /// The archives
     #[arg(value_name = "FILE", required = true)]
-    pub files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Options of `version`.
 #[derive(Debug, clap::Args)]
-pub struct Version {
+pub(crate) struct Version {
     /// Prints JSON
     #[arg(short, long, value_parser = ["json"])]
-    pub output: Option<String>,
+    pub(crate) output: Option<String>,
 }
 
 #[cfg(test)]

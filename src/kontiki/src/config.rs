@@ -10,85 +10,85 @@ use serde::Deserialize;
 /// Everything that can be set. A flag goes before the file, the file before the default.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Where state is kept [default: /var/lib/kontiki]
     #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// Where keys, certificates and kubeconfigs are kept [default: /etc/kontiki]
     #[arg(long, value_name = "DIR")]
-    pub config_dir: Option<PathBuf>,
+    pub(crate) config_dir: Option<PathBuf>,
     /// Where sockets and process ids are kept [default: /run/kontiki]
     #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<PathBuf>,
+    pub(crate) run_dir: Option<PathBuf>,
     /// Where the logs of pods are kept [default: /var/log/pods]
     #[arg(long, value_name = "DIR")]
-    pub pod_logs_dir: Option<PathBuf>,
+    pub(crate) pod_logs_dir: Option<PathBuf>,
     /// Address that the API server listens on [default: 0.0.0.0]
     #[arg(long, value_name = "IP")]
-    pub bind_address: Option<IpAddr>,
+    pub(crate) bind_address: Option<IpAddr>,
     /// Port of the API server [default: 6443]
     #[arg(long, value_name = "PORT")]
-    pub secure_port: Option<u16>,
+    pub(crate) secure_port: Option<u16>,
     /// Address at which others reach this API server [default: the node's address]
     #[arg(long, value_name = "IP")]
-    pub advertise_address: Option<IpAddr>,
+    pub(crate) advertise_address: Option<IpAddr>,
     /// Further names and addresses for the API server's certificate
     #[arg(long, value_name = "NAME|IP", value_delimiter = ',')]
-    pub tls_san: Option<Vec<String>>,
+    pub(crate) tls_san: Option<Vec<String>>,
     /// Range that the addresses of Services come from [default: 10.96.0.0/12]
     #[arg(long, value_name = "CIDR")]
-    pub service_cluster_ip_range: Option<IpNet>,
+    pub(crate) service_cluster_ip_range: Option<IpNet>,
     /// Range that the addresses of pods come from [default: 10.244.0.0/16]
     #[arg(long, value_name = "CIDR")]
-    pub cluster_cidr: Option<IpNet>,
+    pub(crate) cluster_cidr: Option<IpNet>,
     /// Ports that NodePort Services come from [default: 30000-32767]
     #[arg(long, value_name = "FIRST-LAST")]
-    pub service_node_port_range: Option<String>,
+    pub(crate) service_node_port_range: Option<String>,
     /// Address of the cluster's DNS [default: the tenth of the Service range]
     #[arg(long, value_name = "IP")]
-    pub cluster_dns: Option<IpAddr>,
+    pub(crate) cluster_dns: Option<IpAddr>,
     /// Domain of the cluster [default: cluster.local]
     #[arg(long, value_name = "DOMAIN")]
-    pub cluster_domain: Option<String>,
+    pub(crate) cluster_domain: Option<String>,
     /// Controllers to run: '*' for all, NAME for one, -NAME for all but one, '' for none and no scheduler [default: *]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub controllers: Option<Vec<String>>,
+    pub(crate) controllers: Option<Vec<String>>,
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME")]
-    pub node_name: Option<String>,
+    pub(crate) node_name: Option<String>,
     /// Address of this node [default: that of the default route, else the first that is not loopback]
     #[arg(long, value_name = "IP")]
-    pub node_ip: Option<IpAddr>,
+    pub(crate) node_ip: Option<IpAddr>,
     /// Port of the kubelet [default: 10250]
     #[arg(long, value_name = "PORT")]
-    pub kubelet_port: Option<u16>,
+    pub(crate) kubelet_port: Option<u16>,
     /// How many pods this node takes [default: 110]
     #[arg(long, value_name = "N")]
-    pub max_pods: Option<u32>,
+    pub(crate) max_pods: Option<u32>,
     /// Socket of a containerd that runs already, instead of one of our own
     #[arg(long, value_name = "SOCKET")]
-    pub container_runtime_endpoint: Option<PathBuf>,
+    pub(crate) container_runtime_endpoint: Option<PathBuf>,
     /// The containerd to start [default: found in PATH]
     #[arg(long, value_name = "FILE")]
-    pub containerd: Option<PathBuf>,
+    pub(crate) containerd: Option<PathBuf>,
     /// Where the CNI plugins are [default: /usr/lib/cni, else /opt/cni/bin]
     #[arg(long, value_name = "DIR")]
-    pub cni_bin_dir: Option<PathBuf>,
+    pub(crate) cni_bin_dir: Option<PathBuf>,
     /// The bridge that pods are connected to [default: kontiki0]
     #[arg(long, value_name = "LINK")]
-    pub pod_bridge: Option<String>,
+    pub(crate) pod_bridge: Option<String>,
     /// Parent of the cgroups of pods [default: /]
     #[arg(long, value_name = "CGROUP")]
-    pub cgroup_root: Option<String>,
+    pub(crate) cgroup_root: Option<String>,
     /// resolv.conf with the servers that names outside of the cluster are asked from [default: /etc/resolv.conf]
     #[arg(long, value_name = "FILE")]
-    pub resolv_conf: Option<PathBuf>,
+    pub(crate) resolv_conf: Option<PathBuf>,
     /// What is logged: error, warn, info, debug, trace, or per target as in info,kontiki_raft=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
+    pub(crate) log_level: Option<String>,
     /// How it is logged: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
+    pub(crate) log_format: Option<String>,
 }
 
 macro_rules! layer {
@@ -111,31 +111,31 @@ impl Options {
 /// What a node runs with: every option settled and checked.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the fields are documented as options")]
-pub struct Config {
-    pub data_dir: PathBuf,
-    pub config_dir: PathBuf,
-    pub run_dir: PathBuf,
-    pub pod_logs_dir: PathBuf,
-    pub bind_address: IpAddr,
-    pub secure_port: u16,
-    pub advertise_address: IpAddr,
-    pub tls_san: Vec<String>,
-    pub service_cidr: IpNet,
-    pub cluster_cidr: IpNet,
-    pub node_port_range: (u16, u16),
-    pub cluster_dns: IpAddr,
-    pub cluster_domain: String,
-    pub controllers: Vec<String>,
-    pub node_name: String,
-    pub node_ip: IpAddr,
-    pub kubelet_port: u16,
-    pub max_pods: u32,
-    pub runtime_endpoint: Option<PathBuf>,
-    pub containerd: Option<PathBuf>,
-    pub cni_bin_dir: PathBuf,
-    pub pod_bridge: String,
-    pub cgroup_root: String,
-    pub resolv_conf: PathBuf,
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) config_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) pod_logs_dir: PathBuf,
+    pub(crate) bind_address: IpAddr,
+    pub(crate) secure_port: u16,
+    pub(crate) advertise_address: IpAddr,
+    pub(crate) tls_san: Vec<String>,
+    pub(crate) service_cidr: IpNet,
+    pub(crate) cluster_cidr: IpNet,
+    pub(crate) node_port_range: (u16, u16),
+    pub(crate) cluster_dns: IpAddr,
+    pub(crate) cluster_domain: String,
+    pub(crate) controllers: Vec<String>,
+    pub(crate) node_name: String,
+    pub(crate) node_ip: IpAddr,
+    pub(crate) kubelet_port: u16,
+    pub(crate) max_pods: u32,
+    pub(crate) runtime_endpoint: Option<PathBuf>,
+    pub(crate) containerd: Option<PathBuf>,
+    pub(crate) cni_bin_dir: PathBuf,
+    pub(crate) pod_bridge: String,
+    pub(crate) cgroup_root: String,
+    pub(crate) resolv_conf: PathBuf,
 }
 
 /// The file that is read if no other is named and it is there.
@@ -148,7 +148,7 @@ const LINK_NAME_BYTES_MAX: usize = 15;
 ///
 /// # Errors
 /// The file cannot be read, or holds what is not an option.
-pub fn with_file(flags: Options, file: Option<&Path>) -> Result<Options> {
+pub(crate) fn with_file(flags: Options, file: Option<&Path>) -> Result<Options> {
     let dir = flags.config_dir.clone().unwrap_or_else(|| DEFAULT_CONFIG_DIR.into());
     let path = file.map_or_else(|| dir.join(DEFAULT_FILE), Path::to_owned);
     let text = match std::fs::read_to_string(&path) {
@@ -200,7 +200,7 @@ impl Config {
     ///
     /// # Errors
     /// An option is not valid, or two do not go together; the message says which and why.
-    pub fn settle(o: Options, host: &dyn HostFacts) -> Result<Config> {
+    pub(crate) fn settle(o: Options, host: &dyn HostFacts) -> Result<Config> {
         let service_cidr = o.service_cluster_ip_range.unwrap_or_else(|| net([10, 96, 0, 0], 12)).trunc();
         let cluster_cidr = o.cluster_cidr.unwrap_or_else(|| net([10, 244, 0, 0], 16)).trunc();
         if service_cidr.contains(&cluster_cidr) || cluster_cidr.contains(&service_cidr) {
@@ -289,19 +289,13 @@ impl Config {
     }
 
     /// The address of the API server in the Service range: its first.
-    pub fn api_service_ip(&self) -> IpAddr {
+    pub(crate) fn api_service_ip(&self) -> IpAddr {
         nth(self.service_cidr, 1)
-    }
-
-    /// The URL at which processes of this machine reach the API server.
-    pub fn local_url(&self) -> String {
-        let ip = if self.bind_address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { self.bind_address };
-        format!("https://{ip}:{}", self.secure_port)
     }
 }
 
 /// What is read from the machine where no option says it.
-pub trait HostFacts {
+pub(crate) trait HostFacts {
     /// The host's name.
     ///
     /// # Errors
@@ -365,7 +359,6 @@ mod tests {
         assert_eq!(c.node_name, "raft-1");
         assert_eq!(c.cluster_dns.to_string(), "10.96.0.10");
         assert_eq!(c.api_service_ip().to_string(), "10.96.0.1");
-        assert_eq!(c.local_url(), "https://127.0.0.1:6443");
     }
 
     #[test]

@@ -14,7 +14,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(15);
 const STOP_RETRY: Duration = Duration::from_millis(50);
 
 /// The file with the process id of the node that runs under this configuration.
-pub fn pid_file(config: &Config) -> PathBuf {
+pub(crate) fn pid_file(config: &Config) -> PathBuf {
     config.run_dir.join("kontiki.pid")
 }
 
@@ -23,7 +23,7 @@ pub fn pid_file(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// The process does not end, or something is left; the message says what.
-pub async fn down(config: &Config, purge: bool) -> Result<()> {
+pub(crate) async fn down(config: &Config, purge: bool) -> Result<()> {
     stop_process(config).await?;
     worker::tear_down(config, purge).await?;
     let mut left = Vec::new();

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kontiki_host::links::{KernelLinks, Links};
+use kontiki_base::Tasks;
+use kontiki_host::Network;
 
 use crate::config::HostFacts;
 
@@ -12,22 +13,24 @@ use crate::config::HostFacts;
 const CNI_BIN_DIRS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 /// The machine that the program runs on.
-pub struct Machine {
+pub(crate) struct Machine {
     addresses: Vec<IpAddr>,
 }
 
 impl Machine {
     /// Looks at the machine's addresses.
-    pub async fn look(pod_bridge: Option<&str>) -> Machine {
+    pub(crate) async fn look(pod_bridge: Option<&str>) -> Machine {
         let bridge = pod_bridge.unwrap_or("kontiki0");
-        let addresses = match KernelLinks::new() {
-            Ok(links) => links.addresses().await.unwrap_or_default(),
+        let tasks = Tasks::default();
+        let addresses = match Network::system(&tasks) {
+            Ok(host) => host.links.addresses().await.unwrap_or_default(),
             Err(_) => Vec::new(),
         };
+        tasks.stop().await;
         let usable = addresses
             .into_iter()
             // The addresses that a node gives itself are not its own.
-            .filter(|(link, _)| link != bridge && link != "lo")
+            .filter(|(link, _)| ![bridge, kontiki_proxy::vip::SERVICE_LINK, "lo"].contains(&link.as_str()))
             .map(|(_, net)| net.addr())
             .filter(|a| matches!(a, IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local()))
             .collect();

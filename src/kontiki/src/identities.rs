@@ -8,22 +8,22 @@ use kontiki_pki::{Identity, Pki, Profile, files, kubeconfig};
 use crate::config::Config;
 
 /// What a master holds.
-pub struct Identities {
+pub(crate) struct Identities {
     /// The CA and the service-account key.
-    pub pki: Pki,
+    pub(crate) pki: Pki,
     /// The API server's own certificate.
-    pub apiserver: Identity,
+    pub(crate) apiserver: Identity,
     /// What the API server shows to kubelets.
-    pub kubelet_client: Identity,
+    pub(crate) kubelet_client: Identity,
     /// The certificate of the kubelet's server on this node.
-    pub kubelet_server: Identity,
+    pub(crate) kubelet_server: Identity,
 }
 
 /// Loads or makes everything under `<config>/pki`, and writes the admin kubeconfig.
 ///
 /// # Errors
 /// A file is there and not usable; nothing is replaced then.
-pub fn load(config: &Config) -> Result<Identities> {
+pub(crate) fn load(config: &Config) -> Result<Identities> {
     let pki = Pki::load_or_create(&config.config_dir.join("pki"))?;
     let (dns_names, addresses) = serving_names(config);
     let apiserver = pki.identity("apiserver", &Profile::server("kube-apiserver", &dns_names, &addresses))?;

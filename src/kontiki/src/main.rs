@@ -7,6 +7,7 @@ mod host_facts;
 mod identities;
 mod master;
 mod run;
+mod system_objects;
 mod worker;
 
 use std::process::ExitCode;

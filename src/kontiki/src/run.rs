@@ -14,6 +14,8 @@ use crate::config::{self, Config};
 use crate::host_facts::Machine;
 use crate::{down, master, worker};
 
+/// What is logged where nothing else is said. openraft tells of its own start at length.
+const LOG_LEVEL_DEFAULT: &str = "info,openraft=warn";
 /// Threads that serve requests and loops. More would hold more memory, and two cores are what most masters have.
 const WORKER_THREADS_MAX: usize = 8;
 
@@ -21,7 +23,7 @@ const WORKER_THREADS_MAX: usize = 8;
 ///
 /// # Errors
 /// Whatever went wrong, with its causes.
-pub fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: Args) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let long_running = matches!(args.command, Command::Up(_) | Command::Server(_) | Command::Agent(_));
     let threads = if long_running { cores.clamp(2, WORKER_THREADS_MAX) } else { 1 };
@@ -64,7 +66,7 @@ async fn settle(run: args::Run) -> Result<Config> {
         Some("json") => logging::Format::Json,
         Some(other) => bail!("--log-format {other:?} is not known; use text or json"),
     };
-    logging::init(options.log_level.as_deref().unwrap_or("info"), format)?;
+    logging::init(options.log_level.as_deref().unwrap_or(LOG_LEVEL_DEFAULT), format)?;
     let machine = Machine::look(options.pod_bridge.as_deref()).await;
     Config::settle(options, &machine)
 }

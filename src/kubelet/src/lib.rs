@@ -42,6 +42,7 @@ pub mod sandbox;
 pub mod security;
 pub mod server;
 pub mod status;
+pub mod teardown;
 #[cfg(test)]
 mod testing;
 mod tls;
