@@ -3,16 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kontiki_api::catalogue::known;
 use kontiki_base::{Metrics, Tasks};
+use kontiki_host::cgroups::{Cgroups, KernelCgroups};
 use kontiki_kubelet::{Config, Kubelet};
 use kontiki_node::{Containerd, ContainerdConfig, images, teardown};
 use kontiki_pki::{Ca, ca::Profile, tls};
 use kontiki_reconcile::fake::FakeApi;
 use kontiki_tests::host::{ADDRESS, Host};
+use kontiki_tests::wait::until;
 use serde_json::{Value, json};
 
 const IMAGE: &str = "localhost/busybox:test";
@@ -107,31 +109,24 @@ impl Node {
 
     /// Waits until a pod is as wanted; returns it.
     fn wait(&self, name: &str, what: &str, good: impl Fn(&Value) -> bool) -> Result<Value> {
-        let deadline = Instant::now() + WAIT_MAX;
-        loop {
+        until(&format!("pod {name} {what}"), WAIT_MAX, || {
             let pod = self.pod(name);
             if good(&pod) {
                 return Ok(pod);
             }
-            if Instant::now() > deadline {
-                let events: Vec<String> = self
-                    .api
-                    .objects(known::events())
-                    .iter()
-                    .map(|e| {
-                        format!(
-                            "{} {} {}",
-                            e["involvedObject"]["name"], e["reason"], e["message"]
-                        )
-                    })
-                    .collect();
-                bail!(
-                    "pod {name} never {what}: {pod:#}\nevents:\n{}",
-                    events.join("\n")
-                );
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            let events: Vec<String> = self
+                .api
+                .objects(known::events())
+                .iter()
+                .map(|e| {
+                    format!(
+                        "{} {} {}",
+                        e["involvedObject"]["name"], e["reason"], e["message"]
+                    )
+                })
+                .collect();
+            bail!("it is {pod:#}\nevents:\n{}", events.join("\n"))
+        })
     }
 
     fn wait_gone(&self, name: &str) -> Result<()> {
@@ -166,14 +161,11 @@ impl Drop for Node {
             self.containerd_tasks.stop().await;
             teardown::remove_all(&self.runtime, false).await;
         });
-        let groups = kontiki_host::cgroups::KernelCgroups::default();
-        // Processes that were just killed may hold a group for a moment.
-        let deadline = Instant::now() + WAIT_MAX;
-        while kontiki_host::cgroups::Cgroups::remove(&groups, &self.cgroup).is_err()
-            && Instant::now() < deadline
-        {
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let groups = KernelCgroups::default();
+        // Processes that were just killed may hold a group for a moment. What is left then is told by the next run.
+        let _ = until("the control groups go", WAIT_MAX, || {
+            Ok(Cgroups::remove(&groups, &self.cgroup)?)
+        });
     }
 }
 
@@ -292,7 +284,7 @@ fn pods_live_and_end_on_a_real_runtime() -> Result<()> {
     serves_and_logs(&node)?;
     ends_are_told(&node)?;
     failures_are_restarted(&node)?;
-    let kubelet = survives_the_kubelet(&node, kubelet)?;
+    let kubelet = survives_the_kubelet(&node, &kubelet)?;
     leaves_nothing(&node)?;
     node.executor.block_on(kubelet.stop());
     Ok(())
@@ -376,7 +368,7 @@ fn failures_are_restarted(node: &Node) -> Result<()> {
     Ok(())
 }
 
-fn survives_the_kubelet(node: &Node, kubelet: Tasks) -> Result<Tasks> {
+fn survives_the_kubelet(node: &Node, kubelet: &Tasks) -> Result<Tasks> {
     let id = |p: &Value| p["status"]["containerStatuses"][0]["containerID"].clone();
     let before = id(&node.pod("web"));
     node.executor.block_on(kubelet.stop());
@@ -414,28 +406,23 @@ fn leaves_nothing(node: &Node) -> Result<()> {
     for name in ["web", "bad", "good", "later"] {
         node.wait_gone(name)?;
     }
-    let deadline = Instant::now() + WAIT_MAX;
-    loop {
+    until("everything goes", WAIT_MAX, || {
         let containers = node.ctr(&["containers", "ls", "-q"])?;
-        let groups = kontiki_host::cgroups::KernelCgroups::default();
+        let groups = KernelCgroups::default();
         let pods = format!("{}/kubepods", node.cgroup);
         let left: Vec<String> = ["", "/burstable", "/besteffort"]
             .iter()
-            .flat_map(|class| {
-                kontiki_host::cgroups::Cgroups::children(&groups, &format!("{pods}{class}"))
-            })
+            .flat_map(|class| Cgroups::children(&groups, &format!("{pods}{class}")))
             .filter(|g| g.starts_with("pod"))
             .collect();
         let files =
             |dir: &str| std::fs::read_dir(node.dir.path().join(dir)).map_or(0, Iterator::count);
         let (dirs, logs) = (files("kubelet/pods"), files("logs"));
-        if containers.trim().is_empty() && left.is_empty() && dirs == 0 && logs == 0 {
-            return Ok(());
-        }
+        let nothing = containers.trim().is_empty() && left.is_empty() && dirs == 0 && logs == 0;
         ensure!(
-            Instant::now() < deadline,
+            nothing,
             "left: {containers} {left:?} {dirs} directories {logs} logs"
         );
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        Ok(())
+    })
 }

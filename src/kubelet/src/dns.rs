@@ -143,6 +143,10 @@ mod tests {
 
     const MACHINE: &str = "# x\nnameserver 192.0.2.1\nsearch example.com\noptions timeout:2\n";
 
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a json! reads better at the calls"
+    )]
     fn configured(spec: Value) -> cri::DnsConfig {
         let pod: Pod = serde_json::from_value(
             json!({"metadata": {"namespace": "n", "name": "p"}, "spec": spec}),

@@ -189,15 +189,15 @@ impl Manager {
     }
 
     /// Runs something for a pod beside the reconciliation, under a key that keeps it from being done twice at a time.
-    pub(crate) fn spawn<F>(&self, uid: &str, key: String, work: F)
+    pub(crate) fn spawn<F>(&self, uid: &str, key: &str, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let record = self.record(uid);
-        record.lock().busy.insert(key.clone());
+        record.lock().busy.insert(key.to_owned());
         let done = Done {
             record,
-            key: key.clone(),
+            key: key.to_owned(),
             uid: uid.to_owned(),
             queue: self.0.queue.clone(),
         };
@@ -391,9 +391,9 @@ impl Manager {
                     manager.0.pods.written(&answer);
                 }
                 if failed {
-                    manager.0.queue.add_failed(uid)
+                    manager.0.queue.add_failed(uid);
                 } else {
-                    manager.0.queue.add(uid)
+                    manager.0.queue.add(uid);
                 }
             });
     }
@@ -412,8 +412,8 @@ impl Manager {
         }
         record.lock().refreshed = Some(now);
         let (manager, pod) = (self.clone(), pod.clone());
-        self.spawn(uid, "refresh".into(), async move {
-            manager.refresh_volumes(&pod).await
+        self.spawn(uid, "refresh", async move {
+            manager.refresh_volumes(&pod).await;
         });
     }
 
@@ -488,8 +488,8 @@ impl Manager {
         }
         for (key, command) in plan.commands {
             let (manager, pod, uid2) = (self.clone(), pod.clone(), uid.to_owned());
-            self.spawn(uid, key, async move {
-                manager.execute(&uid2, &pod, command).await
+            self.spawn(uid, &key, async move {
+                manager.execute(&uid2, &pod, command).await;
             });
         }
         if !plan.finished {

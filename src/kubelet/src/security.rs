@@ -232,6 +232,10 @@ mod tests {
 
     use super::*;
 
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a json! reads better at the calls"
+    )]
     fn pod(spec: Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}))
             .expect("a pod")

@@ -159,7 +159,7 @@ fn phase(i: &Input<'_>) -> &'static str {
         return "Failed";
     }
     let all: Vec<&Seen> = latest.iter().flatten().copied().collect();
-    let started = |c: &&Seen| c.state != State::Created;
+    let started = |c: &&&Seen| c.state != State::Created;
     if !latest.is_empty() && all.len() == latest.len() && all.iter().all(|c| ended_for_good(c)) {
         // A pod counts as ended only when its sidecars have ended too.
         if !quiet {
@@ -171,9 +171,9 @@ fn phase(i: &Input<'_>) -> &'static str {
             "Failed"
         };
     }
-    if all.iter().any(started) && all.iter().filter(|c| started(c)).count() == latest.len() {
-        "Running"
-    } else if i.pod.status.phase.as_deref() == Some("Running") {
+    let all_started = !latest.is_empty() && all.iter().filter(started).count() == latest.len();
+    let was_running = i.pod.status.phase.as_deref() == Some("Running");
+    if all_started || was_running {
         "Running"
     } else {
         "Pending"

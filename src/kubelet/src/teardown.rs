@@ -45,7 +45,7 @@ async fn remove(runtime: &Runtime, id: String) -> Result<(), RuntimeError> {
     runtime.remove_pod_sandbox(remove).await.map(drop)
 }
 
-/// Removes the control groups of all pods. What still runs in them is killed.
+/// Removes the control groups of all pods, and their root if it was made for them. What still runs in them is killed.
 ///
 /// # Errors
 /// A group stays busy.
@@ -57,9 +57,14 @@ pub async fn remove_cgroups(cgroups: &dyn Cgroups, cgroup_root: &str) -> Result<
             Err(_) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(GROUP_RETRY).await;
             }
-            result => return result,
+            Err(e) => return Err(e),
+            Ok(()) => break,
         }
     }
+    if !cgroup_root.trim_matches('/').is_empty() {
+        cgroups.remove_if_empty(cgroup_root);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ impl rustls::server::ResolvesServerCert for NoCertificate {
 }
 
 /// A configuration with the defaults, for a node `node1`.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -6,6 +6,10 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).expect("in range")
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a json! reads better at the calls"
+)]
 fn pod(spec: Value) -> Pod {
     serde_json::from_value(
         json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec}),

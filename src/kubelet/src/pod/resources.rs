@@ -216,6 +216,10 @@ mod tests {
 
     use super::*;
 
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a json! reads better at the calls"
+    )]
     fn pod(containers: serde_json::Value, init: serde_json::Value) -> Pod {
         let v = json!({"metadata": {"uid": "u"}, "spec": {"containers": containers, "initContainers": init}});
         serde_json::from_value(v).expect("a pod")
@@ -234,7 +238,7 @@ mod tests {
             json!([]),
         );
         assert_eq!(
-            [&best, &guaranteed, &burst].map(|p| Qos::of(p)),
+            [&best, &guaranteed, &burst].map(Qos::of),
             [Qos::BestEffort, Qos::Guaranteed, Qos::Burstable]
         );
         assert_eq!(pod_cgroup("/x/", &best), "/x/kubepods/besteffort/podu");

@@ -1,6 +1,10 @@
 use super::*;
 use crate::observed::Sandbox;
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a json! reads better at the calls"
+)]
 fn pod(spec: Value) -> Pod {
     let meta = json!({"name": "p", "namespace": "n", "uid": "u", "generation": 2});
     serde_json::from_value(json!({"metadata": meta, "spec": spec})).expect("a pod")
