@@ -168,8 +168,16 @@ fn group(g: &str, versions: &[&str]) -> Value {
 }
 
 /// Clients only compare it: the first bytes of a hash over the storage version.
+///
+/// Upstream encodes these kinds in their beta version still, and clients of several servers compare the hashes.
 fn storage_version_hash(r: &Resource) -> String {
-    let text = format!("{}/{}/{}", r.group, r.version, r.kind);
+    let version = match r.plural {
+        "customresourcedefinitions"
+        | "mutatingadmissionpolicies"
+        | "mutatingadmissionpolicybindings" => "v1beta1",
+        _ => r.version,
+    };
+    let text = format!("{}/{}/{}", r.group, version, r.kind);
     base64::engine::general_purpose::STANDARD.encode(&Sha256::digest(text)[..8])
 }
 

@@ -196,6 +196,25 @@ impl Engine {
         value: Bytes,
         before: u64,
     ) -> Result<Option<Bytes>, ApiError> {
+        let written = self.put_at(cache, place, value.clone(), before).await?;
+        Ok(written.map(|revision| match cache.get(place.0, place.1) {
+            Some(e) if e.revision == revision => e.bytes().clone(),
+            _ => {
+                stored::Served::new(&value, revision)
+                    .expect("it was just encoded")
+                    .bytes
+            }
+        }))
+    }
+
+    /// The same; what comes back is the object's new revision.
+    async fn put_at(
+        &self,
+        cache: &Cache,
+        place: (&str, &str),
+        value: Bytes,
+        before: u64,
+    ) -> Result<Option<u64>, ApiError> {
         if value.len() > OBJECT_BYTES_MAX {
             return Err(too_large());
         }
@@ -207,7 +226,7 @@ impl Engine {
         }];
         let ops = vec![Op::Put {
             key,
-            value: value.clone(),
+            value,
             ttl: ttl_of(cache.prefix()),
         }];
         match self
@@ -216,14 +235,7 @@ impl Engine {
             .await
             .map_err(|e| unavailable(&e))?
         {
-            TxnOutcome::Committed { revision, .. } => Ok(Some(match cache.get(place.0, place.1) {
-                Some(e) if e.revision == revision.0 => e.bytes().clone(),
-                _ => {
-                    stored::Served::new(&value, revision.0)
-                        .expect("it was just encoded")
-                        .bytes
-                }
-            })),
+            TxnOutcome::Committed { revision, .. } => Ok(Some(revision.0)),
             TxnOutcome::PreconditionFailed { .. } => Ok(None),
         }
     }

@@ -11,8 +11,8 @@ use kontiki_api::{ApiError, Reason};
 use serde_json::Value;
 
 use crate::body::{Body, WatchBody};
-use crate::cache::Filter;
-use crate::engine::{Call, ListOptions, Part, Target, WatchOptions, Written, selectors};
+
+use crate::engine::{Call, ListOptions, Part, Target, WatchOptions, Written};
 use crate::negotiate;
 use crate::options::{DeleteOptions, WriteOptions, WriteVerb};
 use crate::registry::Kind;
@@ -377,34 +377,27 @@ async fn delete(ask: &Ask<'_>, body: Incoming) -> Result<Response<Body>, ApiErro
     } else {
         StatusCode::OK
     };
-    if done.is_object {
-        return Ok(respond::object(code, ask.kind, done.answer, &ask.style));
-    }
-    let v: Value = serde_json::from_slice(&done.answer).expect("the engine gives JSON");
-    Ok(respond::encoded(code, &v, &ask.style))
+    let mut r = if done.is_object {
+        respond::object(code, ask.kind, done.answer, &ask.style)
+    } else {
+        let v: Value = serde_json::from_slice(&done.answer).expect("the engine gives JSON");
+        respond::encoded(code, &v, &ask.style)
+    };
+    respond::warn(&mut r, &call.take_warnings());
+    Ok(r)
 }
 
 async fn delete_collection(ask: &Ask<'_>, body: Incoming) -> Result<Response<Body>, ApiError> {
     let bytes = read_body(body).await?;
-    let (labels, fields) = selectors(ask.query, ask.kind)?;
+    let what = ListOptions::from_query(ask.query, ask.kind)?;
     let options = delete_options(ask, &bytes)?;
-    let filter = Filter::new(
-        &ask.path.namespace,
-        labels,
-        fields,
-        !ask.kind.resource.namespaced,
-    );
     let call = delete_call(ask);
-    let (entries, revision) = ask
+    let list = ask
         .state
         .engine
-        .delete_collection(ask.kind, &filter, &options, &call)
+        .delete_collection(ask.kind, &ask.path.namespace, what, &options, &call)
         .await?;
-    let list = crate::engine::List {
-        entries,
-        revision,
-        token: String::new(),
-        remaining: None,
-    };
-    Ok(respond::list(ask.kind, list, &ask.style))
+    let mut r = respond::list(ask.kind, list, &ask.style);
+    respond::warn(&mut r, &call.take_warnings());
+    Ok(r)
 }

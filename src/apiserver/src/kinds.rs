@@ -57,6 +57,8 @@ mod volumeattachment;
 mod volumeattributesclass;
 mod workload;
 
+pub(crate) use daemonset::TEMPLATE_GENERATION as DAEMONSET_TEMPLATE_GENERATION;
+
 use crate::strategy::Strategy;
 
 /// The strategy of a kind that needs none.

@@ -136,6 +136,46 @@ impl ServerMetrics {
     }
 }
 
+/// The content type of the older text form, which scrapers get unless they ask for OpenMetrics.
+const CLASSIC_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+
+/// The metrics in the form that the client asks for.
+pub(crate) fn exposition(all: &Metrics, accept: Option<&str>) -> (&'static str, String) {
+    let text = all.encode();
+    if accept.is_some_and(|a| a.contains("application/openmetrics-text")) {
+        return (kontiki_base::metrics::CONTENT_TYPE, text);
+    }
+    (CLASSIC_TYPE, classic(&text))
+}
+
+/// OpenMetrics text in the older form: a counter's family is called as its sample is, and there is no mark of the end.
+fn classic(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let counters: std::collections::HashSet<&str> = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    for line in text.lines().filter(|l| *l != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what @ ("HELP" | "TYPE")), Some(name), Some(rest))
+                if counters.contains(name) =>
+            {
+                out.push_str(&format!("# {what} {name}_total {rest}\n"));
+            }
+            (Some("#"), Some("UNIT"), ..) => {}
+            (Some("#"), Some("TYPE"), Some(name), Some("unknown")) => {
+                out.push_str(&format!("# TYPE {name} untyped\n"));
+            }
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
+
 /// Counts itself in a gauge while it lives.
 pub(crate) struct Gauged(Gauge<i64, AtomicI64>);
 
@@ -149,5 +189,28 @@ impl Gauged {
 impl Drop for Gauged {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scrapers_get_the_form_that_they_ask_for() {
+        let all = Metrics::default();
+        all.register("a", "Things.", Counter::<u64>::default())
+            .inc_by(2);
+        all.register("b", "Level.", Gauge::<i64>::default());
+        let (content_type, text) = exposition(&all, Some("*/*"));
+        assert!(content_type.starts_with("text/plain; version=0.0.4"));
+        assert_eq!(
+            text,
+            "# HELP a_total Things..\n# TYPE a_total counter\na_total 2\n# HELP b Level..\n# TYPE b gauge\nb 0\n"
+        );
+        let (content_type, text) =
+            exposition(&all, Some("application/openmetrics-text;version=1.0.0,*/*"));
+        assert!(content_type.starts_with("application/openmetrics-text"));
+        assert!(text.ends_with("# EOF\n"));
     }
 }

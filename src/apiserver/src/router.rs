@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::discovery::Discovery;
 use crate::engine::Engine;
 use crate::health;
-use crate::metrics::{Observed, ServerMetrics};
+use crate::metrics::{self, Observed, ServerMetrics};
 use crate::openapi::OpenApi;
 use crate::request::{Query, ResourcePath};
 use crate::respond;
@@ -249,8 +249,9 @@ async fn other(state: &State, path: &str, q: &Query, req: &Request<Incoming>) ->
             return r.unwrap_or_else(respond::page_not_found);
         }
         ["metrics"] if req.method() == Method::GET => {
-            let body = state.metrics.all.encode();
-            return respond::typed(StatusCode::OK, kontiki_base::metrics::CONTENT_TYPE, body);
+            let accept = req.headers().get(ACCEPT).and_then(|a| a.to_str().ok());
+            let (content_type, body) = metrics::exposition(&state.metrics.all, accept);
+            return respond::typed(StatusCode::OK, content_type, body);
         }
         ["openapi", "v2"] => return state.openapi.v2(req.headers()),
         ["openapi", "v3"] => return state.openapi.v3_index(),
@@ -282,6 +283,7 @@ async fn other(state: &State, path: &str, q: &Query, req: &Request<Incoming>) ->
                 .map(String::from),
             );
             paths.extend(["/openapi/v3/", "/openid/v1/jwks", "/version"].map(String::from));
+            paths.extend(health::paths());
             for (g, v) in state.discovery.group_versions() {
                 if g.is_empty() {
                     paths.push(format!("/api/{v}"));

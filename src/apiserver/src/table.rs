@@ -51,11 +51,27 @@ fn row(kind: &Kind, o: &Value, a: &Accepted, now: jiff::Timestamp) -> Value {
 
 /// The object cut down to its metadata.
 pub(crate) fn partial(o: &Value, a: &Accepted) -> Value {
-    let meta = o
+    let mut meta = o
         .get("metadata")
         .cloned()
         .unwrap_or_else(|| Value::Object(Map::new()));
+    hide_template_generation(&mut meta);
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{}", a.version), "metadata": meta})
+}
+
+/// Upstream adds this annotation when it encodes a whole DaemonSet, and not to its metadata alone.
+fn hide_template_generation(meta: &mut Value) {
+    let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
+    if annotations
+        .remove(crate::kinds::DAEMONSET_TEMPLATE_GENERATION)
+        .is_some()
+        && annotations.is_empty()
+        && let Some(meta) = meta.as_object_mut()
+    {
+        meta.remove("annotations");
+    }
 }
 
 /// What is made of one object.

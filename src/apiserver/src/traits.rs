@@ -58,7 +58,7 @@ const GENERATION: [(&str, &str); 20] = [
     ("scheduling.k8s.io", "priorityclasses"),
 ];
 
-const CREATE_ON_UPDATE: [&str; 11] = [
+const CREATE_ON_UPDATE: [&str; 10] = [
     "clusterrolebindings",
     "clusterroles",
     "endpoints",
@@ -69,7 +69,6 @@ const CREATE_ON_UPDATE: [&str; 11] = [
     "roles",
     "runtimeclasses",
     "services",
-    "ipaddresses",
 ];
 
 const CONDITIONAL_UPDATE: [&str; 13] = [

@@ -85,7 +85,7 @@ impl Engine {
         errors.extend(kind.strategy.validate(&cx, &v));
         if !errors.is_empty() {
             return Err(ApiError::invalid(
-                kind.resource.group,
+                kind.storage.group,
                 kind.resource.kind,
                 object::name(&v),
                 &errors,

@@ -4,9 +4,10 @@ use kontiki_api::{ApiError, Resource, object};
 use serde_json::{Value, json};
 
 use super::admission::IMMORTAL_NAMESPACES;
+use super::list::Match;
 use super::update::{shown, without_revision};
-use super::{CONFLICT_RETRIES_MAX, Call, Engine, MODIFIED, Target, metadata};
-use crate::cache::{Entry, Filter};
+use super::{CONFLICT_RETRIES_MAX, Call, Engine, List, ListOptions, MODIFIED, Target, metadata};
+use crate::cache::Entry;
 use crate::options::{DeleteOptions, Propagation};
 use crate::registry::Kind;
 use crate::stored;
@@ -15,6 +16,9 @@ use crate::stored;
 const ORPHAN: &str = "orphan";
 /// The finalizer that keeps an object until its dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
+
+/// What deleting a job without a propagation policy means.
+const ORPHANED_PODS_WARNING: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
 /// What the names of the system's priority classes begin with.
 const SYSTEM_CLASS_PREFIX: &str = "system-";
@@ -63,6 +67,7 @@ impl Engine {
                 "this is a system priority class and cannot be deleted",
             ));
         }
+        warn_of_orphans(t.kind, options, call);
         for _ in 0..CONFLICT_RETRIES_MAX {
             let entry = self.current(t).await?;
             if let Some(done) = self.delete_entry(t.kind, &entry, options, call).await? {
@@ -101,8 +106,19 @@ impl Engine {
                 .await?
                 .and_then(on_its_way)),
             Plan::Remove(v) => {
-                if !dry && !self.remove(&kind.cache, place, entry.revision).await? {
-                    return Ok(None);
+                if !dry {
+                    let mut revision = entry.revision;
+                    if is_marked_now(&v, &old) {
+                        // Watchers see that it is being deleted before they see that it is gone.
+                        let marked = self
+                            .put_at(&kind.cache, place, stored::encode(&v), revision)
+                            .await?;
+                        let Some(at) = marked else { return Ok(None) };
+                        revision = at;
+                    }
+                    if !self.remove(&kind.cache, place, revision).await? {
+                        return Ok(None);
+                    }
                 }
                 let is_object = kind.traits.returns_deleted;
                 let answer = if is_object {
@@ -123,16 +139,22 @@ impl Engine {
     pub(crate) async fn delete_collection(
         &self,
         kind: &Kind,
-        filter: &Filter,
+        namespace: &str,
+        mut what: ListOptions,
         options: &DeleteOptions,
         call: &Call<'_>,
-    ) -> Result<(Vec<std::sync::Arc<Entry>>, u64), ApiError> {
-        let now = self.catch_up().await?;
-        let all = kind.cache.snapshot(filter);
+    ) -> Result<List, ApiError> {
+        // Upstream lists page by page whatever limit was asked for, and a page of a stated revision is exact.
+        what.limit = 0;
+        if what.matching == Match::Unset && what.revision.is_some_and(|r| r > 0) {
+            what.matching = Match::Exact;
+        }
+        warn_of_orphans(kind, options, call);
+        let all = self.list(kind, namespace, &what).await?;
         for entry in &all.entries {
             self.delete_one_of_many(kind, entry, options, call).await?;
         }
-        Ok((all.entries, all.revision.max(now)))
+        Ok(all)
     }
 
     async fn delete_one_of_many(
@@ -158,6 +180,14 @@ impl Engine {
             }
         }
         Err(ApiError::conflict(kind.resource, &entry.name, MODIFIED))
+    }
+}
+
+/// Warns who deletes a job without a word about its pods: the oldest of defaults keeps them.
+fn warn_of_orphans(kind: &Kind, options: &DeleteOptions, call: &Call<'_>) {
+    let silent = options.propagation.is_none() && options.orphan_dependents.is_none();
+    if silent && kind.traits.orphans_by_default && kind.resource.plural == "jobs" {
+        call.warn(vec![ORPHANED_PODS_WARNING.into()]);
     }
 }
 
@@ -278,6 +308,15 @@ pub(super) fn mark(v: &mut Value, grace_seconds: i64, now: jiff::Timestamp, agai
         }
     }
     meta.insert("deletionGracePeriodSeconds".into(), grace_seconds.into());
+}
+
+/// Whether this deletion has changed what the object says of its deletion.
+fn is_marked_now(new: &Value, old: &Value) -> bool {
+    let marks = |v: &Value| {
+        ["deletionTimestamp", "deletionGracePeriodSeconds"]
+            .map(|k| object::get(v, &["metadata", k]).cloned())
+    };
+    marks(new) != marks(old)
 }
 
 /// The finalizers that remain, and those that the propagation asks for.

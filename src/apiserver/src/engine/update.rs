@@ -209,7 +209,7 @@ impl Engine {
         });
         if !errors.is_empty() {
             return Err(ApiError::invalid(
-                kind.resource.group,
+                kind.storage.group,
                 kind.resource.kind,
                 t.name,
                 &errors,

@@ -59,7 +59,7 @@ static COLUMNS: [Column; 11] = [
 ];
 
 /// The annotation that counts the templates.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 const COUNTS: [&str; 4] = [
     "currentNumberScheduled",
     "desiredNumberScheduled",

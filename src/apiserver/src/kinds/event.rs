@@ -134,6 +134,8 @@ impl Strategy for Event {
         let mut errors = Errors::new();
         let fields = [
             ("involvedObject", "regarding"),
+            // Upstream looks at the reason twice, and says so twice.
+            ("reason", "reason"),
             ("reason", "reason"),
             ("message", "note"),
             ("source", "deprecatedSource"),
