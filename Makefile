@@ -60,3 +60,4 @@ setup-build:
 .PHONY: setup-test
 setup-test: setup-build
 	@tests/scripts/setup test
+	@echo "sample image: $$(tests/scripts/web-image)"

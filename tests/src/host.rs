@@ -27,8 +27,13 @@ impl Host {
     /// # Errors
     /// The namespace cannot be made (this takes root).
     pub fn enter() -> Result<Host> {
-        let outside = File::open("/proc/thread-self/ns/net").context("cannot open this thread's network namespace")?;
-        let name = format!("kontiki-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let outside = File::open("/proc/thread-self/ns/net")
+            .context("cannot open this thread's network namespace")?;
+        let name = format!(
+            "kontiki-{}-{}",
+            std::process::id(),
+            SERIAL.fetch_add(1, Ordering::Relaxed)
+        );
         run("ip", &["netns", "add", &name]).context("a test host takes root and iproute2")?;
         let host = Host { name, outside };
         let inside = File::open(format!("/run/netns/{}", host.name))?;
@@ -36,7 +41,10 @@ impl Host {
         run("ip", &["link", "set", "lo", "up"])?;
         // A bridge without ports holds the address: the kernel of a test machine may lack the dummy device.
         run("ip", &["link", "add", "uplink", "type", "bridge"])?;
-        run("ip", &["addr", "add", &format!("{ADDRESS}/24"), "dev", "uplink"])?;
+        run(
+            "ip",
+            &["addr", "add", &format!("{ADDRESS}/24"), "dev", "uplink"],
+        )?;
         run("ip", &["link", "set", "uplink", "up"])?;
         Ok(host)
     }
@@ -53,7 +61,10 @@ impl Drop for Host {
             tracing_fallback(&format!("cannot leave the network namespace: {e:#}"));
         }
         if let Err(e) = run("ip", &["netns", "del", &self.name]) {
-            tracing_fallback(&format!("cannot remove network namespace {}: {e:#}", self.name));
+            tracing_fallback(&format!(
+                "cannot remove network namespace {}: {e:#}",
+                self.name
+            ));
         }
     }
 }

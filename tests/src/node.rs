@@ -41,8 +41,13 @@ impl Node {
         let dir = tempfile::Builder::new().prefix("kontiki-test-").tempdir()?;
         let start = Instant::now();
         let child = spawn(program, role, dir.path())?;
-        let mut node =
-            Node { program: program.to_owned(), role, dir, child, ready_after: Duration::ZERO };
+        let mut node = Node {
+            program: program.to_owned(),
+            role,
+            dir,
+            child,
+            ready_after: Duration::ZERO,
+        };
         node.wait_ready()?;
         node.ready_after = start.elapsed();
         Ok(node)
@@ -58,7 +63,10 @@ impl Node {
         if self.role == Role::Server {
             args.push("--server-only".into());
         }
-        args.extend(["--config-dir".into(), self.path("config").display().to_string()]);
+        args.extend([
+            "--config-dir".into(),
+            self.path("config").display().to_string(),
+        ]);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the node ended with {status}:\n{}", self.log_tail());
@@ -69,7 +77,10 @@ impl Node {
             }
             if Instant::now() > deadline {
                 let why = String::from_utf8_lossy(&ok.stderr).into_owned();
-                bail!("the node is not ready after {START_DEADLINE:?}: {why}\n{}", self.log_tail());
+                bail!(
+                    "the node is not ready after {START_DEADLINE:?}: {why}\n{}",
+                    self.log_tail()
+                );
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
@@ -123,7 +134,11 @@ impl Node {
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         let out = self.kubectl_output(args)?;
         if !out.status.success() {
-            bail!("kubectl {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim());
+            bail!(
+                "kubectl {}: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&out.stderr).trim()
+            );
         }
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
@@ -133,13 +148,19 @@ impl Node {
     /// # Errors
     /// It cannot be started.
     pub fn kubectl_output(&self, args: &[&str]) -> Result<Output> {
-        self.kubectl_command(args).output().context("cannot run kubectl")
+        self.kubectl_command(args)
+            .output()
+            .context("cannot run kubectl")
     }
 
     /// A kubectl command against this node, to be run by the caller.
     pub fn kubectl_command(&self, args: &[&str]) -> Command {
         let mut c = Command::new("kubectl");
-        c.arg("--kubeconfig").arg(self.kubeconfig()).arg("--cache-dir").arg(self.path("kubectl")).args(args);
+        c.arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .arg("--cache-dir")
+            .arg(self.path("kubectl"))
+            .args(args);
         c
     }
 
@@ -150,6 +171,7 @@ impl Node {
     pub fn kontiki(&self, args: &[&str]) -> Result<String> {
         let mut all: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
         all.extend(directories(self.dir.path()));
+        all.extend(cgroup_root(self.dir.path()));
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         process::run(&self.program.display().to_string(), &all)
     }
@@ -158,10 +180,19 @@ impl Node {
     ///
     /// # Errors
     /// It does not in time; the message has the last answer.
-    pub fn wait_kubectl(&self, args: &[&str], deadline: Duration, good: impl Fn(&str) -> bool) -> Result<String> {
+    pub fn wait_kubectl(
+        &self,
+        args: &[&str],
+        deadline: Duration,
+        good: impl Fn(&str) -> bool,
+    ) -> Result<String> {
         wait::until(&format!("kubectl {}", args.join(" ")), deadline, || {
             let text = self.kubectl(args)?;
-            if good(&text) { Ok(text) } else { bail!("last answer: {text}") }
+            if good(&text) {
+                Ok(text)
+            } else {
+                bail!("last answer: {text}")
+            }
         })
     }
 }
@@ -173,6 +204,7 @@ impl Drop for Node {
         let _ = self.child.wait();
         let mut args = vec!["down".to_owned(), "--purge".to_owned()];
         args.extend(directories(self.dir.path()));
+        args.extend(cgroup_root(self.dir.path()));
         match Command::new(&self.program).args(&args).output() {
             Ok(out) if out.status.success() => {}
             Ok(out) => report(&String::from_utf8_lossy(&out.stderr)),
@@ -190,22 +222,35 @@ fn report(text: &str) {
 }
 
 fn directories(dir: &Path) -> Vec<String> {
-    [("--data-dir", "data"), ("--config-dir", "config"), ("--run-dir", "run"), ("--pod-logs-dir", "pods")]
-        .into_iter()
-        .flat_map(|(flag, name)| [flag.to_owned(), dir.join(name).display().to_string()])
-        .collect()
+    [
+        ("--data-dir", "data"),
+        ("--config-dir", "config"),
+        ("--run-dir", "run"),
+        ("--pod-logs-dir", "pods"),
+    ]
+    .into_iter()
+    .flat_map(|(flag, name)| [flag.to_owned(), dir.join(name).display().to_string()])
+    .collect()
 }
 
 fn spawn(program: &Path, role: Role, dir: &Path) -> Result<Child> {
-    let log = File::options().create(true).append(true).open(dir.join("log"))?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))?;
     let mut command = Command::new(program);
     match role {
         Role::Server => command.args(["server", "--controllers="]),
-        Role::Up => command.args(["up", "--cgroup-root"]).arg(format!("/{}", cgroup_name(dir))),
+        Role::Up => command.arg("up").args(cgroup_root(dir)),
     };
     command
         .args(directories(dir))
-        .args(["--node-ip", &host::ADDRESS.to_string(), "--node-name", "node-1"])
+        .args([
+            "--node-ip",
+            &host::ADDRESS.to_string(),
+            "--node-name",
+            "node-1",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
@@ -213,6 +258,11 @@ fn spawn(program: &Path, role: Role, dir: &Path) -> Result<Child> {
         .with_context(|| format!("cannot run {}", program.display()))
 }
 
-fn cgroup_name(dir: &Path) -> String {
-    dir.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default()
+/// Nodes on one machine share its control groups: each gets a root of its own.
+fn cgroup_root(dir: &Path) -> [String; 2] {
+    let name = dir
+        .file_name()
+        .map(|n| n.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    ["--cgroup-root".to_owned(), format!("/{name}")]
 }

@@ -13,7 +13,12 @@ use anyhow::{Context, Result, bail};
 pub fn run(program: &str, args: &[&str]) -> Result<String> {
     let out = output(program, args)?;
     if !out.status.success() {
-        bail!("{program} {}: {}: {}", args.join(" "), out.status, String::from_utf8_lossy(&out.stderr).trim());
+        bail!(
+            "{program} {}: {}: {}",
+            args.join(" "),
+            out.status,
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -23,7 +28,10 @@ pub fn run(program: &str, args: &[&str]) -> Result<String> {
 /// # Errors
 /// It cannot be started.
 pub fn output(program: &str, args: &[&str]) -> Result<Output> {
-    Command::new(program).args(args).output().with_context(|| format!("cannot run {program}"))
+    Command::new(program)
+        .args(args)
+        .output()
+        .with_context(|| format!("cannot run {program}"))
 }
 
 /// CPU time that a process has used.
@@ -32,7 +40,12 @@ pub fn output(program: &str, args: &[&str]) -> Result<Output> {
 /// There is no such process.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit_once(')').context("/proc/PID/stat has a name")?.1.split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .context("/proc/PID/stat has a name")?
+        .1
+        .split_whitespace()
+        .collect();
     let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
     // USER_HZ is 100 on every architecture that Linux runs on today.
     Ok(Duration::from_millis(ticks * 10))
@@ -47,7 +60,11 @@ pub fn cpu_time_exact(pid: u32) -> Result<Duration> {
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end between the listing and the reading.
         if let Ok(s) = std::fs::read_to_string(task?.path().join("schedstat")) {
-            total += s.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+            total += s
+                .split_whitespace()
+                .next()
+                .and_then(|n| n.parse::<u64>().ok())
+                .unwrap_or(0);
         }
     }
     Ok(Duration::from_nanos(total))
@@ -59,14 +76,22 @@ pub fn cpu_time_exact(pid: u32) -> Result<Duration> {
 /// There is no such process.
 pub fn rss_kib(pid: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("a running process has VmRSS")?;
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).context("VmRSS is a number")
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("VmRSS:"))
+        .context("a running process has VmRSS")?;
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .context("VmRSS is a number")
 }
 
 /// Whether a process is there.
 pub fn is_alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|s| s.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| {
+        s.rsplit_once(") ")
+            .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    })
 }
 
 /// Sends a signal to a process that the test started.
@@ -74,7 +99,10 @@ pub fn is_alive(pid: u32) -> bool {
 /// # Errors
 /// There is no such process.
 pub fn signal(pid: u32, signal: rustix::process::Signal) -> Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .context("a process id")?;
     Ok(rustix::process::kill_process(pid, signal)?)
 }
 
@@ -93,7 +121,10 @@ pub fn kontiki() -> Result<std::path::PathBuf> {
             .unwrap_or_else(|| Path::new("target/debug/kontiki").to_owned()),
     };
     if !path.is_file() {
-        bail!("{} is not there; build it with `cargo build -p kontiki`, or set KONTIKI_BIN", path.display());
+        bail!(
+            "{} is not there; build it with `cargo build -p kontiki`, or set KONTIKI_BIN",
+            path.display()
+        );
     }
     Ok(path)
 }

@@ -11,7 +11,11 @@ const INTERVAL: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// The deadline passed; the message has the condition's last reason.
-pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Result<T>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         match condition() {

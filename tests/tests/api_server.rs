@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kontiki_tests::host::Host;
 use kontiki_tests::node::{Node, Role};
 use kontiki_tests::process;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 
@@ -23,19 +25,25 @@ fn server() -> Result<(Host, Node)> {
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     // One thread: only the calling thread is in the namespace.
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 async fn client(node: &Node) -> Result<kube::Client> {
     let config = Kubeconfig::read_from(node.kubeconfig())?;
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    let config =
+        kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)
 }
 
 fn config_map(name: &str, value: &str) -> ConfigMap {
     let data = BTreeMap::from([("key".to_owned(), value.to_owned())]);
     ConfigMap {
-        metadata: kube::api::ObjectMeta { name: Some(name.into()), ..Default::default() },
+        metadata: kube::api::ObjectMeta {
+            name: Some(name.into()),
+            ..Default::default()
+        },
         data: Some(data),
         ..Default::default()
     }
@@ -94,14 +102,20 @@ fn lists_come_in_pages_of_one_snapshot() -> Result<()> {
     runtime()?.block_on(async {
         let maps: Api<ConfigMap> = Api::namespaced(client(&node).await?, "default");
         for i in 0..25 {
-            maps.create(&PostParams::default(), &config_map(&format!("m-{i:02}"), "x")).await?;
+            maps.create(
+                &PostParams::default(),
+                &config_map(&format!("m-{i:02}"), "x"),
+            )
+            .await?;
         }
         let mut names = Vec::new();
         let mut params = ListParams::default().limit(10);
         loop {
             let page = maps.list(&params).await?;
             names.extend(page.items.into_iter().filter_map(|m| m.metadata.name));
-            let Some(token) = page.metadata.continue_.filter(|t| !t.is_empty()) else { break };
+            let Some(token) = page.metadata.continue_.filter(|t| !t.is_empty()) else {
+                break;
+            };
             // What is deleted while paging is still in the snapshot.
             maps.delete("m-24", &DeleteParams::default()).await.ok();
             params = ListParams::default().limit(10).continue_token(&token);
@@ -126,7 +140,10 @@ fn what_was_acknowledged_survives_a_kill() -> Result<()> {
                 if i == 150 {
                     process::signal(pid, rustix::process::Signal::KILL)?;
                 }
-                match maps.create(&PostParams::default(), &config_map(&name, &name)).await {
+                match maps
+                    .create(&PostParams::default(), &config_map(&name, &name))
+                    .await
+                {
                     Ok(_) => acknowledged.push(name),
                     Err(_) if i >= 150 => break,
                     Err(e) => return Err(e.into()),
@@ -139,8 +156,14 @@ fn what_was_acknowledged_survives_a_kill() -> Result<()> {
         runtime.block_on(async {
             let maps: Api<ConfigMap> = Api::namespaced(client(&node).await?, "default");
             for name in &acknowledged {
-                let map = maps.get(name).await.with_context(|| format!("{name} was acknowledged"))?;
-                ensure!(map.data.as_ref().and_then(|d| d.get("key")) == Some(name), "{name} is whole");
+                let map = maps
+                    .get(name)
+                    .await
+                    .with_context(|| format!("{name} was acknowledged"))?;
+                ensure!(
+                    map.data.as_ref().and_then(|d| d.get("key")) == Some(name),
+                    "{name} is whole"
+                );
             }
             Ok(())
         })?;

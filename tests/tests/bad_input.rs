@@ -51,13 +51,28 @@ const GET_PODS: &str = "GET /api/v1/pods HTTP/1.1\r\nHost: x\r\nConnection: clos
 fn nobody_without_a_credential_of_the_cluster_gets_in() -> Result<()> {
     let (_host, node) = server()?;
     let answer = request(&node, None, GET_PODS)?;
-    ensure!(answer.starts_with("HTTP/1.1 403") && answer.contains("system:anonymous"), "{answer}");
+    ensure!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("system:anonymous"),
+        "{answer}"
+    );
     let token = "GET /api/v1/pods HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer nonsense\r\nConnection: close\r\n\r\n";
     let answer = request(&node, None, token)?;
-    ensure!(answer.starts_with("HTTP/1.1 401") && answer.contains("Unauthorized"), "{answer}");
-    let foreign = Ca::create("foreign")?.issue(&Profile::client("kubernetes-admin", "system:masters"))?;
-    ensure!(request(&node, Some(&foreign), GET_PODS).is_err(), "a certificate of another CA fails the handshake");
-    let ready = request(&node, None, "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    ensure!(
+        answer.starts_with("HTTP/1.1 401") && answer.contains("Unauthorized"),
+        "{answer}"
+    );
+    let foreign =
+        Ca::create("foreign")?.issue(&Profile::client("kubernetes-admin", "system:masters"))?;
+    let answer = request(&node, Some(&foreign), GET_PODS)?;
+    ensure!(
+        answer.starts_with("HTTP/1.1 401"),
+        "a certificate of another CA: {answer}"
+    );
+    let ready = request(
+        &node,
+        None,
+        "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    )?;
     ensure!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     // A user whom nothing allows anything.
     let ca = Ca::from_pem(
@@ -66,7 +81,11 @@ fn nobody_without_a_credential_of_the_cluster_gets_in() -> Result<()> {
     )?;
     let nobody = ca.issue(&Profile::client("nobody", "nobodies"))?;
     let answer = request(&node, Some(&nobody), GET_PODS)?;
-    ensure!(answer.starts_with("HTTP/1.1 403") && answer.contains(r#"User \"nobody\" cannot list resource"#), "{answer}");
+    ensure!(
+        answer.starts_with("HTTP/1.1 403")
+            && answer.contains(r#"User \"nobody\" cannot list resource"#),
+        "{answer}"
+    );
     Ok(())
 }
 
@@ -83,13 +102,24 @@ fn clients_that_never_finish_cost_nothing_that_lasts() -> Result<()> {
         }
         idle.push(tcp);
     }
-    let answer = request(&node, None, "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-    ensure!(answer.starts_with("HTTP/1.1 200"), "others are served meanwhile: {answer}");
-    wait::until("the server lets go of unfinished handshakes", Duration::from_secs(60), || {
-        let now = open_files(node.pid())?;
-        ensure!(now <= before + 20, "{now} open files, {before} before");
-        Ok(())
-    })?;
+    let answer = request(
+        &node,
+        None,
+        "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    )?;
+    ensure!(
+        answer.starts_with("HTTP/1.1 200"),
+        "others are served meanwhile: {answer}"
+    );
+    wait::until(
+        "the server lets go of unfinished handshakes",
+        Duration::from_secs(60),
+        || {
+            let now = open_files(node.pid())?;
+            ensure!(now <= before + 20, "{now} open files, {before} before");
+            Ok(())
+        },
+    )?;
     drop(idle);
     Ok(())
 }
@@ -101,23 +131,72 @@ fn open_files(pid: u32) -> Result<usize> {
 #[test]
 fn malformed_requests_get_upstreams_answers() -> Result<()> {
     let (_host, node) = server()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let collection = "/api/v1/namespaces/default/configmaps";
-    let big = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"big"}},"data":{{"k":"{}"}}}}"#, "x".repeat(1_100_000));
+    let big = format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"big"}},"data":{{"k":"{}"}}}}"#,
+        "x".repeat(1_100_000)
+    );
     let huge = "x".repeat(4 << 20);
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let named = |name: &str| format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#);
+    let named = |name: &str| {
+        format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#)
+    };
     let cases: Vec<(&str, String, String, &str, &str)> = vec![
         ("POST", collection.into(), "{".into(), "400", "BadRequest"),
         ("POST", collection.into(), deep, "400", "BadRequest"),
-        ("POST", collection.into(), r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":[]}"#.into(), "400", "BadRequest"),
-        ("POST", format!("{collection}?fieldValidation=Strict"), r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"nope":1}"#.into(), "400", "unknown field"),
-        ("POST", collection.into(), named("Bad_Name"), "422", "Invalid"),
+        (
+            "POST",
+            collection.into(),
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":[]}"#.into(),
+            "400",
+            "BadRequest",
+        ),
+        (
+            "POST",
+            format!("{collection}?fieldValidation=Strict"),
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"nope":1}"#.into(),
+            "400",
+            "unknown field",
+        ),
+        (
+            "POST",
+            collection.into(),
+            named("Bad_Name"),
+            "422",
+            "Invalid",
+        ),
         ("POST", collection.into(), big, "422", "Too long"),
-        ("POST", collection.into(), huge, "413", "RequestEntityTooLarge"),
-        ("GET", "/api/v1/namespaces/default/nothing/x".into(), String::new(), "404", "NotFound"),
-        ("POST", "/api/v1/namespaces/nowhere/configmaps".into(), named("a"), "404", "NotFound"),
-        ("PATCH", format!("{collection}/a"), "{}".into(), "415", "UnsupportedMediaType"),
+        (
+            "POST",
+            collection.into(),
+            huge,
+            "413",
+            "RequestEntityTooLarge",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/default/nothing/x".into(),
+            String::new(),
+            "404",
+            "NotFound",
+        ),
+        (
+            "POST",
+            "/api/v1/namespaces/nowhere/configmaps".into(),
+            named("a"),
+            "404",
+            "NotFound",
+        ),
+        (
+            "PATCH",
+            format!("{collection}/a"),
+            "{}".into(),
+            "415",
+            "UnsupportedMediaType",
+        ),
     ];
     runtime.block_on(async {
         let access = Access::from_kubeconfig(&node.kubeconfig())?;
@@ -128,10 +207,17 @@ fn malformed_requests_get_upstreams_answers() -> Result<()> {
                 Ok(a) => anyhow::bail!("{method} {path} {shown}: taken: {a:?}"),
                 Err(e) => e.to_string(),
             };
-            ensure!(e.contains(code) && e.contains(words), "{method} {path} {shown}: {}", e.chars().take(500).collect::<String>());
+            ensure!(
+                e.contains(code) && e.contains(words),
+                "{method} {path} {shown}: {}",
+                e.chars().take(500).collect::<String>()
+            );
         }
         let mut connection = access.connect().await?;
-        connection.call("POST", collection, named("after").into()).await.context("the server goes on")?;
+        connection
+            .call("POST", collection, named("after").into())
+            .await
+            .context("the server goes on")?;
         Ok(())
     })
 }
@@ -146,11 +232,23 @@ fn a_data_directory_that_is_not_ours_is_refused_and_not_touched() -> Result<()> 
     let path = |name: &str| dir.path().join(name).display().to_string();
     let out = Command::new(process::kontiki()?)
         .args(["server", "--controllers=", "--node-ip", "192.0.2.10"])
-        .args(["--data-dir", &path("data"), "--config-dir", &path("config"), "--run-dir", &path("run")])
+        .args([
+            "--data-dir",
+            &path("data"),
+            "--config-dir",
+            &path("config"),
+            "--run-dir",
+            &path("run"),
+        ])
         .output()?;
     let message = String::from_utf8_lossy(&out.stderr).into_owned();
-    ensure!(!out.status.success() && message.contains("store"), "{message}");
-    let left: Vec<_> = std::fs::read_dir(&store)?.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()?;
+    ensure!(
+        !out.status.success() && message.contains("store"),
+        "{message}"
+    );
+    let left: Vec<_> = std::fs::read_dir(&store)?
+        .map(|e| e.map(|e| e.file_name()))
+        .collect::<Result<_, _>>()?;
     ensure!(left == ["somebody.db"], "{left:?}");
     ensure!(std::fs::read_to_string(store.join("somebody.db"))? == "precious");
     Ok(())

@@ -20,7 +20,7 @@ pub enum Format {
 pub struct FilterError {
     filter: String,
     #[source]
-    source: tracing_subscriber::filter::ParseError,
+    source: Option<tracing_subscriber::filter::ParseError>,
 }
 
 /// Starts logging. A second call in the same process has no effect.
@@ -28,12 +28,21 @@ pub struct FilterError {
 /// # Errors
 /// The filter cannot be parsed.
 pub fn init(filter: &str, format: Format) -> Result<(), FilterError> {
+    let refuse = |source| FilterError {
+        filter: filter.to_owned(),
+        source,
+    };
+    // A bare word that is no level would be taken for a target, and nothing else would be logged.
+    let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    if filter
+        .split(',')
+        .any(|part| !part.contains('=') && !is_level(part.trim()))
+    {
+        return Err(refuse(None));
+    }
     let parsed = EnvFilter::builder()
         .parse(filter)
-        .map_err(|source| FilterError {
-            filter: filter.to_owned(),
-            source,
-        })?;
+        .map_err(|e| refuse(Some(e)))?;
     let writer = BoxMakeWriter::new(std::io::stderr);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
@@ -52,7 +61,9 @@ mod tests {
 
     #[test]
     fn a_bad_filter_says_what_is_good() {
-        let e = init("kontiki=loud", Format::Text).expect_err("not a level");
-        assert!(e.to_string().contains("use error, warn, info"), "{e}");
+        for filter in ["kontiki=loud", "loud", "info,loud", ""] {
+            let e = init(filter, Format::Text).expect_err("not a level");
+            assert!(e.to_string().contains("use error, warn, info"), "{e}");
+        }
     }
 }

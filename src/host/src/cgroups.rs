@@ -60,6 +60,9 @@ pub trait Cgroups: Send + Sync + 'static {
     /// The kernel refused, mostly because the group is busy.
     fn remove(&self, path: &str) -> Result<(), CgroupError>;
 
+    /// Removes the group if it holds no process and no other group; else leaves it as it is.
+    fn remove_if_empty(&self, path: &str);
+
     /// The names of the groups directly below a path.
     fn children(&self, path: &str) -> Vec<String>;
 }
@@ -226,6 +229,13 @@ impl Cgroups for KernelCgroups {
         Ok(())
     }
 
+    fn remove_if_empty(&self, path: &str) {
+        for dir in self.directories(path) {
+            // The kernel refuses what is in use.
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
     fn children(&self, path: &str) -> Vec<String> {
         let mut names: Vec<String> = self
             .directories(path)
@@ -295,6 +305,12 @@ impl Cgroups for FakeCgroups {
             .lock()
             .retain(|p, _| !Path::new(p).starts_with(path));
         Ok(())
+    }
+
+    fn remove_if_empty(&self, path: &str) {
+        if self.children(path).is_empty() {
+            self.groups.lock().remove(path);
+        }
     }
 
     fn children(&self, path: &str) -> Vec<String> {

@@ -163,7 +163,9 @@ mod tests {
     #[test]
     fn no_controllers_at_all_can_be_asked_for() {
         let args = Args::parse_from(["kontiki", "server", "--controllers="]);
-        let Command::Server(run) = args.command else { panic!("a server was asked for") };
+        let Command::Server(run) = args.command else {
+            panic!("a server was asked for")
+        };
         assert_eq!(run.options.controllers, Some(vec![String::new()]));
     }
 }

@@ -83,7 +83,7 @@ pub(crate) struct Options {
     /// resolv.conf with the servers that names outside of the cluster are asked from [default: /etc/resolv.conf]
     #[arg(long, value_name = "FILE")]
     pub(crate) resolv_conf: Option<PathBuf>,
-    /// What is logged: error, warn, info, debug, trace, or per target as in info,kontiki_raft=debug [default: info]
+    /// What is logged: error, warn, info, debug, trace, or per target as in info,kontiki_raft=debug [default: info,openraft=error]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
     /// How it is logged: text or json [default: text]
@@ -149,14 +149,19 @@ const LINK_NAME_BYTES_MAX: usize = 15;
 /// # Errors
 /// The file cannot be read, or holds what is not an option.
 pub(crate) fn with_file(flags: Options, file: Option<&Path>) -> Result<Options> {
-    let dir = flags.config_dir.clone().unwrap_or_else(|| DEFAULT_CONFIG_DIR.into());
+    let dir = flags
+        .config_dir
+        .clone()
+        .unwrap_or_else(|| DEFAULT_CONFIG_DIR.into());
     let path = file.map_or_else(|| dir.join(DEFAULT_FILE), Path::to_owned);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && file.is_none() => return Ok(flags),
         Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
     };
-    Ok(flags.or(parse(&text).with_context(|| format!("{} is not a valid configuration", path.display()))?))
+    Ok(flags
+        .or(parse(&text)
+            .with_context(|| format!("{} is not a valid configuration", path.display()))?))
 }
 
 fn parse(text: &str) -> Result<Options> {
@@ -174,7 +179,11 @@ fn parse(text: &str) -> Result<Options> {
 
 /// The known field that is closest to the unknown one of serde's message.
 fn suggestion(message: &str) -> Option<String> {
-    let quoted: Vec<&str> = message.strip_prefix("unknown field ").or(message.split_once("unknown field ").map(|p| p.1))?.split('`').collect();
+    let quoted: Vec<&str> = message
+        .strip_prefix("unknown field ")
+        .or(message.split_once("unknown field ").map(|p| p.1))?
+        .split('`')
+        .collect();
     let (unknown, known) = (quoted.get(1)?, quoted.iter().skip(3).step_by(2));
     let best = known.min_by_key(|k| distance(unknown, k))?;
     (distance(unknown, best) <= best.len() / 2).then(|| (*best).to_owned())
@@ -188,7 +197,9 @@ fn distance(a: &str, b: &str) -> usize {
         let mut diagonal = row[0];
         row[0] = i + 1;
         for (j, cb) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(ca != *cb)).min(row[j] + 1).min(row[j + 1] + 1);
+            let next = (diagonal + usize::from(ca != *cb))
+                .min(row[j] + 1)
+                .min(row[j + 1] + 1);
             diagonal = std::mem::replace(&mut row[j + 1], next);
         }
     }
@@ -201,16 +212,23 @@ impl Config {
     /// # Errors
     /// An option is not valid, or two do not go together; the message says which and why.
     pub(crate) fn settle(o: Options, host: &dyn HostFacts) -> Result<Config> {
-        let service_cidr = o.service_cluster_ip_range.unwrap_or_else(|| net([10, 96, 0, 0], 12)).trunc();
-        let cluster_cidr = o.cluster_cidr.unwrap_or_else(|| net([10, 244, 0, 0], 16)).trunc();
+        let service_cidr = o
+            .service_cluster_ip_range
+            .unwrap_or_else(|| net([10, 96, 0, 0], 12))
+            .trunc();
+        let cluster_cidr = o
+            .cluster_cidr
+            .unwrap_or_else(|| net([10, 244, 0, 0], 16))
+            .trunc();
         if service_cidr.contains(&cluster_cidr) || cluster_cidr.contains(&service_cidr) {
             bail!(
                 "--service-cluster-ip-range {service_cidr} and --cluster-cidr {cluster_cidr} overlap; choose ranges that do not"
             );
         }
-        for (flag, cidr, longest) in
-            [("--service-cluster-ip-range", service_cidr, 28), ("--cluster-cidr", cluster_cidr, 24)]
-        {
+        for (flag, cidr, longest) in [
+            ("--service-cluster-ip-range", service_cidr, 28),
+            ("--cluster-cidr", cluster_cidr, 24),
+        ] {
             if !matches!(cidr, IpNet::V4(_)) {
                 bail!("{flag} {cidr} is not an IPv4 range; IPv6 is not supported yet");
             }
@@ -227,10 +245,14 @@ impl Config {
         };
         let node_ip = match o.node_ip {
             Some(ip) => ip,
-            None => host.address().context("no address was found for this node; pass one with --node-ip")?,
+            None => host
+                .address()
+                .context("no address was found for this node; pass one with --node-ip")?,
         };
         if service_cidr.contains(&node_ip) || cluster_cidr.contains(&node_ip) {
-            bail!("the node's address {node_ip} is in the Service or pod range; choose other ranges, or another --node-ip");
+            bail!(
+                "the node's address {node_ip} is in the Service or pod range; choose other ranges, or another --node-ip"
+            );
         }
         let node_name = o.node_name.map_or_else(|| host.name(), Ok)?.to_lowercase();
         if let Some(e) = kontiki_api::names::dns1123_subdomain(&node_name).first() {
@@ -242,12 +264,19 @@ impl Config {
             bail!("--cluster-domain {cluster_domain:?} is not valid: {e}");
         }
         let pod_bridge = o.pod_bridge.unwrap_or_else(|| "kontiki0".into());
-        if pod_bridge.is_empty() || pod_bridge.len() > LINK_NAME_BYTES_MAX || pod_bridge.contains(['/', ' ']) {
-            bail!("--pod-bridge {pod_bridge:?} is not the name of a link; it takes 1 to {LINK_NAME_BYTES_MAX} characters without / and space");
+        if pod_bridge.is_empty()
+            || pod_bridge.len() > LINK_NAME_BYTES_MAX
+            || pod_bridge.contains(['/', ' '])
+        {
+            bail!(
+                "--pod-bridge {pod_bridge:?} is not the name of a link; it takes 1 to {LINK_NAME_BYTES_MAX} characters without / and space"
+            );
         }
         let max_pods = o.max_pods.unwrap_or(110);
         if max_pods == 0 || max_pods > 250 {
-            bail!("--max-pods {max_pods} is not between 1 and 250, which is what a node's /24 of pod addresses holds");
+            bail!(
+                "--max-pods {max_pods} is not between 1 and 250, which is what a node's /24 of pod addresses holds"
+            );
         }
         let config = Config {
             data_dir: o.data_dir.unwrap_or_else(|| "/var/lib/kontiki".into()),
@@ -260,7 +289,11 @@ impl Config {
             tls_san: o.tls_san.unwrap_or_default(),
             service_cidr,
             cluster_cidr,
-            node_port_range: port_range(o.service_node_port_range.as_deref().unwrap_or("30000-32767"))?,
+            node_port_range: port_range(
+                o.service_node_port_range
+                    .as_deref()
+                    .unwrap_or("30000-32767"),
+            )?,
             cluster_dns,
             cluster_domain,
             controllers: o.controllers.unwrap_or_else(|| vec!["*".into()]),
@@ -319,10 +352,16 @@ fn nth(cidr: IpNet, n: u32) -> IpAddr {
 }
 
 fn port_range(text: &str) -> Result<(u16, u16)> {
-    let bad = || format!("--service-node-port-range {text:?} is not a range of ports; write it as 30000-32767");
+    let bad = || {
+        format!(
+            "--service-node-port-range {text:?} is not a range of ports; write it as 30000-32767"
+        )
+    };
     let (first, last) = text.split_once('-').with_context(bad)?;
-    let (first, last): (u16, u16) =
-        (first.trim().parse().ok().with_context(bad)?, last.trim().parse().ok().with_context(bad)?);
+    let (first, last): (u16, u16) = (
+        first.trim().parse().ok().with_context(bad)?,
+        last.trim().parse().ok().with_context(bad)?,
+    );
     if first == 0 || first > last {
         bail!(bad());
     }
@@ -366,7 +405,10 @@ mod tests {
         for (yaml, want) in [
             ("clusterCidr: 10.96.0.0/16", "overlap"),
             ("clusterDns: 192.0.2.7", "is not in the Service range"),
-            ("serviceNodePortRange: 32767-30000", "write it as 30000-32767"),
+            (
+                "serviceNodePortRange: 32767-30000",
+                "write it as 30000-32767",
+            ),
             ("nodeName: a_b", "--node-name"),
             ("nodeIp: 10.244.1.1", "choose other ranges"),
             ("dataDir: here", "not an absolute path"),
@@ -386,7 +428,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("c.yaml");
         std::fs::write(&file, "maxPods: 5\nsecurePort: 7443\n").expect("written");
-        let flags = Options { max_pods: Some(9), ..Options::default() };
+        let flags = Options {
+            max_pods: Some(9),
+            ..Options::default()
+        };
         let o = with_file(flags, Some(&file)).expect("valid");
         assert_eq!((o.max_pods, o.secure_port), (Some(9), Some(7443)));
         assert!(with_file(Options::default(), Some(Path::new("/nowhere/c.yaml"))).is_err());

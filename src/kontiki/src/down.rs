@@ -28,7 +28,12 @@ pub(crate) async fn down(config: &Config, purge: bool) -> Result<()> {
     worker::tear_down(config, purge).await?;
     let mut left = Vec::new();
     for dir in [&config.data_dir, &config.run_dir] {
-        for mount in KernelMounts.below(dir).unwrap_or_default().into_iter().rev() {
+        for mount in KernelMounts
+            .below(dir)
+            .unwrap_or_default()
+            .into_iter()
+            .rev()
+        {
             if let Err(e) = KernelMounts.unmount(&mount) {
                 left.push(kontiki_base::chain(&e));
             }
@@ -49,21 +54,35 @@ pub(crate) async fn down(config: &Config, purge: bool) -> Result<()> {
 
 fn remove(dir: &Path, left: &mut Vec<String>) {
     match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => left.push(format!("{}: {e}", dir.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            left.push(format!("{}: {e}", dir.display()))
+        }
         _ => {}
     }
 }
 
 async fn stop_process(config: &Config) -> Result<()> {
-    let Ok(file) = std::fs::File::options().read(true).write(true).open(pid_file(config)) else { return Ok(()) };
+    let Ok(file) = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(pid_file(config))
+    else {
+        return Ok(());
+    };
     let lock = || rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
     if lock().is_ok() {
         // Nobody holds the file: the process is gone, and its number may be somebody else's by now.
         return Ok(());
     }
     let text = std::fs::read_to_string(pid_file(config))?;
-    let pid = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
-    let Some(pid) = pid else { bail!("{} does not hold a process id", pid_file(config).display()) };
+    let pid = text
+        .trim()
+        .parse()
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    let Some(pid) = pid else {
+        bail!("{} does not hold a process id", pid_file(config).display())
+    };
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {
         // It may end between the look and the signal.
         let _ = rustix::process::kill_process(pid, signal);

@@ -30,7 +30,9 @@ impl Machine {
         let usable = addresses
             .into_iter()
             // The addresses that a node gives itself are not its own.
-            .filter(|(link, _)| ![bridge, kontiki_proxy::vip::SERVICE_LINK, "lo"].contains(&link.as_str()))
+            .filter(|(link, _)| {
+                ![bridge, kontiki_proxy::vip::SERVICE_LINK, "lo"].contains(&link.as_str())
+            })
             .map(|(_, net)| net.addr())
             .filter(|a| matches!(a, IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local()))
             .collect();
@@ -41,16 +43,23 @@ impl Machine {
 impl HostFacts for Machine {
     fn name(&self) -> Result<String> {
         let uname = rustix::system::uname();
-        let name = uname.nodename().to_str().context("the host's name is not text; pass one with --node-name")?;
+        let name = uname
+            .nodename()
+            .to_str()
+            .context("the host's name is not text; pass one with --node-name")?;
         Ok(name.to_owned())
     }
 
     fn address(&self) -> Option<IpAddr> {
-        source_of_default_route().filter(|a| self.addresses.contains(a)).or_else(|| self.addresses.first().copied())
+        source_of_default_route()
+            .filter(|a| self.addresses.contains(a))
+            .or_else(|| self.addresses.first().copied())
     }
 
     fn cni_bin_dir(&self) -> PathBuf {
-        let found = CNI_BIN_DIRS.iter().find(|d| PathBuf::from(d).join("bridge").is_file());
+        let found = CNI_BIN_DIRS
+            .iter()
+            .find(|d| PathBuf::from(d).join("bridge").is_file());
         found.unwrap_or(&CNI_BIN_DIRS[0]).into()
     }
 }

@@ -26,17 +26,40 @@ pub(crate) struct Identities {
 pub(crate) fn load(config: &Config) -> Result<Identities> {
     let pki = Pki::load_or_create(&config.config_dir.join("pki"))?;
     let (dns_names, addresses) = serving_names(config);
-    let apiserver = pki.identity("apiserver", &Profile::server("kube-apiserver", &dns_names, &addresses))?;
-    let kubelet_client =
-        pki.identity("apiserver-kubelet-client", &Profile::client("kube-apiserver-kubelet-client", "system:masters"))?;
+    let apiserver = pki.identity(
+        "apiserver",
+        &Profile::server("kube-apiserver", &dns_names, &addresses),
+    )?;
+    let kubelet_client = pki.identity(
+        "apiserver-kubelet-client",
+        &Profile::client("kube-apiserver-kubelet-client", "system:masters"),
+    )?;
     let kubelet_server = pki.identity("kubelet", &kubelet_profile(config))?;
-    let admin = pki.identity("admin", &Profile::client("kubernetes-admin", "system:masters"))?;
-    let ip = if config.bind_address.is_unspecified() { config.advertise_address } else { config.bind_address };
+    let admin = pki.identity(
+        "admin",
+        &Profile::client("kubernetes-admin", "system:masters"),
+    )?;
+    let ip = if config.bind_address.is_unspecified() {
+        config.advertise_address
+    } else {
+        config.bind_address
+    };
     let server = format!("https://{ip}:{}", config.secure_port);
-    let text = kubeconfig::render("kontiki", &server, pki.ca().cert_pem(), "kubernetes-admin", &admin);
+    let text = kubeconfig::render(
+        "kontiki",
+        &server,
+        pki.ca().cert_pem(),
+        "kubernetes-admin",
+        &admin,
+    );
     let path = config.config_dir.join("admin.kubeconfig");
     files::write(&path, &text, true).context("cannot write the admin kubeconfig")?;
-    Ok(Identities { pki, apiserver, kubelet_client, kubelet_server })
+    Ok(Identities {
+        pki,
+        apiserver,
+        kubelet_client,
+        kubelet_server,
+    })
 }
 
 fn serving_names(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
@@ -49,8 +72,12 @@ fn serving_names(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
         "localhost".to_owned(),
         config.node_name.clone(),
     ];
-    let mut addresses =
-        vec![IpAddr::V4(Ipv4Addr::LOCALHOST), config.api_service_ip(), config.advertise_address, config.node_ip];
+    let mut addresses = vec![
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        config.api_service_ip(),
+        config.advertise_address,
+        config.node_ip,
+    ];
     if !config.bind_address.is_unspecified() {
         addresses.push(config.bind_address);
     }
@@ -67,7 +94,11 @@ fn serving_names(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
 
 fn kubelet_profile(config: &Config) -> Profile {
     let user = format!("system:node:{}", config.node_name);
-    let mut profile = Profile::server(&user, std::slice::from_ref(&config.node_name), &[config.node_ip]);
+    let mut profile = Profile::server(
+        &user,
+        std::slice::from_ref(&config.node_name),
+        &[config.node_ip],
+    );
     profile.organization = Some("system:nodes".into());
     profile
 }

@@ -36,7 +36,9 @@ pub(crate) struct Master {
 pub(crate) async fn start(config: &Config, metrics: &Metrics, tasks: &Tasks) -> Result<Master> {
     let directory = config.data_dir.join("store");
     // The store first: a directory that is refused must leave nothing else behind.
-    let store = RaftStore::open(StoreConfig::new(&directory, CLUSTER)).await.context("the store does not open")?;
+    let store = RaftStore::open(StoreConfig::new(&directory, CLUSTER))
+        .await
+        .context("the store does not open")?;
     let store: Arc<dyn Store> = Arc::new(store);
     let identities = identities::load(config)?;
     let apiserver = kontiki_apiserver::Config {
@@ -57,6 +59,7 @@ pub(crate) async fn start(config: &Config, metrics: &Metrics, tasks: &Tasks) -> 
         .await
         .context("the API server does not start")?;
     let api = running.in_process.clone();
+    running.wait_ready().await;
     // With `--controllers=''` nothing but the API is served.
     if config.controllers.iter().any(|c| !c.is_empty()) {
         system_objects::publish(config, &api, tasks);
@@ -67,7 +70,13 @@ pub(crate) async fn start(config: &Config, metrics: &Metrics, tasks: &Tasks) -> 
             which: config.controllers.clone(),
             ..kontiki_controllers::Config::default()
         };
-        Controllers::start(&controllers, &api, metrics, tasks).context("the controllers do not start")?;
+        Controllers::start(&controllers, &api, metrics, tasks)
+            .context("the controllers do not start")?;
     }
-    Ok(Master { identities, store, api, _running: running })
+    Ok(Master {
+        identities,
+        store,
+        api,
+        _running: running,
+    })
 }

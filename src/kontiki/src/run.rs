@@ -15,7 +15,7 @@ use crate::host_facts::Machine;
 use crate::{down, master, worker};
 
 /// What is logged where nothing else is said. openraft tells of its own start at length.
-const LOG_LEVEL_DEFAULT: &str = "info,openraft=warn";
+const LOG_LEVEL_DEFAULT: &str = "info,openraft=error";
 /// Threads that serve requests and loops. More would hold more memory, and two cores are what most masters have.
 const WORKER_THREADS_MAX: usize = 8;
 
@@ -25,9 +25,19 @@ const WORKER_THREADS_MAX: usize = 8;
 /// Whatever went wrong, with its causes.
 pub(crate) fn run(args: Args) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let long_running = matches!(args.command, Command::Up(_) | Command::Server(_) | Command::Agent(_));
-    let threads = if long_running { cores.clamp(2, WORKER_THREADS_MAX) } else { 1 };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let long_running = matches!(
+        args.command,
+        Command::Up(_) | Command::Server(_) | Command::Agent(_)
+    );
+    let threads = if long_running {
+        cores.clamp(2, WORKER_THREADS_MAX)
+    } else {
+        1
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()?;
     runtime.block_on(dispatch(args.command))
 }
 
@@ -36,7 +46,11 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Up(run) => up(&settle(run).await?).await,
         Command::Server(run) => server(&settle(run).await?).await,
         Command::Agent(agent) => {
-            let tls = worker::KubeletTls::read(&agent.tls_cert_file, &agent.tls_private_key_file, &agent.kubeconfig)?;
+            let tls = worker::KubeletTls::read(
+                &agent.tls_cert_file,
+                &agent.tls_private_key_file,
+                &agent.kubeconfig,
+            )?;
             let remote = Remote::from_kubeconfig(&agent.kubeconfig)?;
             run_agent(&settle(agent.run).await?, remote, tls).await
         }
@@ -45,7 +59,9 @@ async fn dispatch(command: Command) -> Result<()> {
             down::down(&settle(d.run).await?, purge).await
         }
         Command::Status(s) => status(&s).await,
-        Command::Get(g) => kontiki_cli::raw::run(&connect(&g.access)?, &g.raw, &mut std::io::stdout()).await,
+        Command::Get(g) => {
+            kontiki_cli::raw::run(&connect(&g.access)?, &g.raw, &mut std::io::stdout()).await
+        }
         Command::Apply(a) => apply(&a).await,
         Command::Image(args::Image::Import(i)) => {
             let runtime = worker::containerd_config(&settle(i.run).await?);
@@ -66,7 +82,10 @@ async fn settle(run: args::Run) -> Result<Config> {
         Some("json") => logging::Format::Json,
         Some(other) => bail!("--log-format {other:?} is not known; use text or json"),
     };
-    logging::init(options.log_level.as_deref().unwrap_or(LOG_LEVEL_DEFAULT), format)?;
+    logging::init(
+        options.log_level.as_deref().unwrap_or(LOG_LEVEL_DEFAULT),
+        format,
+    )?;
     let machine = Machine::look(options.pod_bridge.as_deref()).await;
     Config::settle(options, &machine)
 }
@@ -102,7 +121,10 @@ fn tasks_until_signal() -> Tasks {
     let token = tasks.token().clone();
     tasks.spawn_transient("signals", async move {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        let (Ok(mut term), Ok(mut int)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
             tracing::error!("signals cannot be caught; SIGTERM ends the process at once");
             return;
         };
@@ -131,7 +153,8 @@ async fn until_end(tasks: &Tasks, master: Option<master::Master>) -> Result<()> 
 /// Takes the run directory: one node a directory. The file says which process it is, and is locked while it lives.
 fn claim(config: &Config) -> Result<std::fs::File> {
     let path = down::pid_file(config);
-    std::fs::create_dir_all(&config.run_dir).with_context(|| format!("cannot make {}", config.run_dir.display()))?;
+    std::fs::create_dir_all(&config.run_dir)
+        .with_context(|| format!("cannot make {}", config.run_dir.display()))?;
     let mut file = std::fs::File::options()
         .create(true)
         .truncate(false)
@@ -154,25 +177,36 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 fn kubeconfig_path(access: &args::Access) -> PathBuf {
-    access.kubeconfig.clone().unwrap_or_else(|| access.config_dir.join("admin.kubeconfig"))
+    access
+        .kubeconfig
+        .clone()
+        .unwrap_or_else(|| access.config_dir.join("admin.kubeconfig"))
 }
 
 fn connect(access: &args::Access) -> Result<Remote> {
     let path = kubeconfig_path(access);
-    Remote::from_kubeconfig(&path).with_context(|| format!("cannot use {}; does a node run here?", path.display()))
+    Remote::from_kubeconfig(&path)
+        .with_context(|| format!("cannot use {}; does a node run here?", path.display()))
 }
 
 async fn status(s: &args::Status) -> Result<()> {
     let mut stdout = std::io::stdout();
     let mut nowhere = std::io::sink();
     let out: &mut dyn Write = if s.quiet { &mut nowhere } else { &mut stdout };
-    kontiki_cli::status::wait(|| connect(&s.access), s.server_only, Duration::from_secs(s.wait), out).await
+    kontiki_cli::status::wait(
+        || connect(&s.access),
+        s.server_only,
+        Duration::from_secs(s.wait),
+        out,
+    )
+    .await
 }
 
 async fn apply(a: &args::Apply) -> Result<()> {
     let client = connect(&a.access)?;
     for file in &a.filename {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
         kontiki_cli::apply::run(&client, &text, &mut std::io::stdout())
             .await
             .with_context(|| file.display().to_string())?;

@@ -23,7 +23,10 @@ pub(crate) fn publish(config: &Config, api: &Arc<dyn Api>, tasks: &Tasks) {
         loop {
             match create(&client, &service).await {
                 Ok(()) => return,
-                Err(e) => tracing::warn!(error = chain(&e), "the Service of the cluster's DNS cannot be created yet"),
+                Err(e) => tracing::warn!(
+                    error = chain(&e),
+                    "the Service of the cluster's DNS cannot be created yet"
+                ),
             }
             tokio::select! {
                 () = token.cancelled() => return,

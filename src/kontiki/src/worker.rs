@@ -33,7 +33,10 @@ pub(crate) struct KubeletTls {
 impl KubeletTls {
     /// That of a master's own node.
     pub(crate) fn of_master(i: &Identities) -> KubeletTls {
-        KubeletTls { identity: i.kubelet_server.clone(), client_ca_pem: i.pki.ca().cert_pem().to_owned() }
+        KubeletTls {
+            identity: i.kubelet_server.clone(),
+            client_ca_pem: i.pki.ca().cert_pem().to_owned(),
+        }
     }
 
     /// From files; the CA is the kubeconfig's.
@@ -41,9 +44,17 @@ impl KubeletTls {
     /// # Errors
     /// A file cannot be read.
     pub(crate) fn read(cert: &Path, key: &Path, kubeconfig: &Path) -> Result<KubeletTls> {
-        let read = |p: &Path| std::fs::read_to_string(p).with_context(|| format!("cannot read {}", p.display()));
-        let identity = Identity { cert_pem: read(cert)?, key_pem: read(key)? };
-        Ok(KubeletTls { identity, client_ca_pem: Kubeconfig::read(kubeconfig)?.ca_pem })
+        let read = |p: &Path| {
+            std::fs::read_to_string(p).with_context(|| format!("cannot read {}", p.display()))
+        };
+        let identity = Identity {
+            cert_pem: read(cert)?,
+            key_pem: read(key)?,
+        };
+        Ok(KubeletTls {
+            identity,
+            client_ca_pem: Kubeconfig::read(kubeconfig)?.ca_pem,
+        })
     }
 }
 
@@ -92,14 +103,23 @@ pub(crate) async fn start(
     metrics: &Metrics,
     tasks: &Tasks,
 ) -> Result<()> {
-    let IpAddr::V4(node_ip) = config.node_ip else { bail!("--node-ip {} is not an IPv4 address", config.node_ip) };
+    let IpAddr::V4(node_ip) = config.node_ip else {
+        bail!("--node-ip {} is not an IPv4 address", config.node_ip)
+    };
     let IpAddr::V4(dns_ip) = config.cluster_dns else {
-        bail!("--cluster-dns {} is not an IPv4 address", config.cluster_dns)
+        bail!(
+            "--cluster-dns {} is not an IPv4 address",
+            config.cluster_dns
+        )
     };
     let host = Network::system(tasks)?;
 
     // First what keeps packets to Services from leaving, and in the meantime containerd.
-    let vip = |protocol| LocalVip { ip: dns_ip, protocol, port: DNS_PORT };
+    let vip = |protocol| LocalVip {
+        ip: dns_ip,
+        protocol,
+        port: DNS_PORT,
+    };
     let proxy = ProxyConfig {
         service_cidr: v4("the Service range", config.service_cidr)?,
         cluster_cidr: Some(v4("the pod range", config.cluster_cidr)?),
@@ -121,9 +141,13 @@ pub(crate) async fn start(
         ranges: vec![config.service_cidr, config.cluster_cidr],
         ..DnsConfig::new(vec![SocketAddr::new(config.cluster_dns, DNS_PORT)])
     };
-    Dns::start(dns, api, tasks, metrics).await.context("the cluster's DNS does not start")?;
+    Dns::start(dns, api, tasks, metrics)
+        .await
+        .context("the cluster's DNS does not start")?;
 
-    kontiki_node::images::ensure_pause(&runtime).await.context("the pause image cannot be loaded")?;
+    kontiki_node::images::ensure_pause(&runtime)
+        .await
+        .context("the pause image cannot be loaded")?;
     let archives = config.data_dir.join("images");
     kontiki_node::images::import_directory(&runtime, &archives).await;
 
@@ -141,7 +165,9 @@ pub(crate) async fn start(
         version: VERSION.to_owned(),
         ..kontiki_kubelet::Config::new(&config.node_name, config.node_ip, Arc::new(server))
     };
-    Kubelet::start(kubelet, api.clone(), metrics, tasks).await.context("the kubelet does not start")?;
+    Kubelet::start(kubelet, api.clone(), metrics, tasks)
+        .await
+        .context("the kubelet does not start")?;
     Ok(())
 }
 
@@ -161,7 +187,9 @@ pub(crate) async fn tear_down(config: &Config, purge: bool) -> Result<()> {
     if runtime.root.exists() || runtime.external {
         // Only the runtime gives back the network of a pod: one that has died is started for it.
         let stopped = match Containerd::start(runtime.clone(), &tasks).await {
-            Ok(_) => kontiki_kubelet::teardown::remove_pods(&runtime.socket).await.map_err(anyhow::Error::from),
+            Ok(_) => kontiki_kubelet::teardown::remove_pods(&runtime.socket)
+                .await
+                .map_err(anyhow::Error::from),
             Err(e) => Err(e.into()),
         };
         note("pods", stopped);
@@ -172,10 +200,18 @@ pub(crate) async fn tear_down(config: &Config, purge: bool) -> Result<()> {
     note("the control groups of pods", removed.map_err(Into::into));
     match Network::system(&tasks) {
         Ok(host) => {
-            note("the service proxy's rules", kontiki_proxy::cleanup(&host).await.map_err(Into::into));
+            note(
+                "the service proxy's rules",
+                kontiki_proxy::cleanup(&host).await.map_err(Into::into),
+            );
             let network = network_config(config);
             match network {
-                Ok(n) => note("the pod network", kontiki_network::cleanup(&n, &host).await.map_err(Into::into)),
+                Ok(n) => note(
+                    "the pod network",
+                    kontiki_network::cleanup(&n, &host)
+                        .await
+                        .map_err(Into::into),
+                ),
                 Err(e) => note("the pod network", Err(e)),
             }
         }
@@ -184,9 +220,15 @@ pub(crate) async fn tear_down(config: &Config, purge: bool) -> Result<()> {
     tasks.stop().await;
     if purge {
         match std::fs::remove_dir_all(&config.pod_logs_dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => note("the logs of pods", Err(e.into())),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                note("the logs of pods", Err(e.into()))
+            }
             _ => {}
         }
     }
-    if left.is_empty() { Ok(()) } else { bail!("something is left: {}", left.join("; ")) }
+    if left.is_empty() {
+        Ok(())
+    } else {
+        bail!("something is left: {}", left.join("; "))
+    }
 }

@@ -29,19 +29,33 @@ impl Access {
     pub fn from_kubeconfig(path: &std::path::Path) -> Result<Access> {
         let config: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(path)?)?;
         let text = |p: &str| -> Result<String> {
-            let data = config.pointer(p).and_then(Value::as_str).with_context(|| format!("{p} is missing"))?;
+            let data = config
+                .pointer(p)
+                .and_then(Value::as_str)
+                .with_context(|| format!("{p} is missing"))?;
             use base64::Engine;
-            Ok(String::from_utf8(base64::engine::general_purpose::STANDARD.decode(data)?)?)
+            Ok(String::from_utf8(
+                base64::engine::general_purpose::STANDARD.decode(data)?,
+            )?)
         };
-        let server = config.pointer("/clusters/0/cluster/server").and_then(Value::as_str).context("no server")?;
+        let server = config
+            .pointer("/clusters/0/cluster/server")
+            .and_then(Value::as_str)
+            .context("no server")?;
         let identity = Identity {
             cert_pem: text("/users/0/user/client-certificate-data")?,
             key_pem: text("/users/0/user/client-key-data")?,
         };
         let ca = text("/clusters/0/cluster/certificate-authority-data")?;
         let tls = kontiki_pki::tls::client(&ca, Some(&identity), &["h2"])?;
-        let address = server.trim_start_matches("https://").trim_end_matches('/').parse()?;
-        Ok(Access { address, tls: Arc::new(tls) })
+        let address = server
+            .trim_start_matches("https://")
+            .trim_end_matches('/')
+            .parse()?;
+        Ok(Access {
+            address,
+            tls: Arc::new(tls),
+        })
     }
 
     /// Opens a connection.
@@ -52,13 +66,19 @@ impl Access {
         let tcp = tokio::net::TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
         let name = rustls_pki_types::ServerName::IpAddress(self.address.ip().into());
-        let tls = tokio_rustls::TlsConnector::from(self.tls.clone()).connect(name, tcp).await?;
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await?;
+        let tls = tokio_rustls::TlsConnector::from(self.tls.clone())
+            .connect(name, tcp)
+            .await?;
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await?;
         let driver = tokio::spawn(async move {
             // The end of the server ends the connection; the request under way reports it.
             let _ = connection.await;
         });
-        Ok(Connection { sender, _driver: AbortOnDrop(driver) })
+        Ok(Connection {
+            sender,
+            _driver: AbortOnDrop(driver),
+        })
     }
 }
 
@@ -81,7 +101,12 @@ impl Connection {
     ///
     /// # Errors
     /// The connection broke, or the status is not a success.
-    pub async fn open(&mut self, method: &str, path: &str, body: Bytes) -> Result<Response<Incoming>> {
+    pub async fn open(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>> {
         let request = Request::builder()
             .method(method)
             .uri(format!("https://server{path}"))
@@ -92,7 +117,10 @@ impl Connection {
         if !response.status().is_success() {
             let status = response.status();
             let body = response.into_body().collect().await?.to_bytes();
-            bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&body));
+            bail!(
+                "{method} {path}: {status}: {}",
+                String::from_utf8_lossy(&body)
+            );
         }
         Ok(response)
     }
@@ -102,6 +130,12 @@ impl Connection {
     /// # Errors
     /// The connection broke, or the status is not a success.
     pub async fn call(&mut self, method: &str, path: &str, body: Bytes) -> Result<Bytes> {
-        Ok(self.open(method, path, body).await?.into_body().collect().await?.to_bytes())
+        Ok(self
+            .open(method, path, body)
+            .await?
+            .into_body()
+            .collect()
+            .await?
+            .to_bytes())
     }
 }

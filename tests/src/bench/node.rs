@@ -25,12 +25,19 @@ const WEB_IMAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/web-image"
 /// # Errors
 /// The node does not start, or the sample does not answer.
 pub fn run(kontiki: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
+    let image = sample_image()?;
     let host = Host::enter()?;
     let node = Node::start(kontiki, Role::Up)?;
-    say(&format!("start to node Ready, containerd included: {} ms (goal 3,000 ms)", node.ready_after.as_millis()));
-    import_sample_image(&node)?;
+    say(&format!(
+        "start to node Ready, containerd included: {} ms (goal 3,000 ms)",
+        node.ready_after.as_millis()
+    ));
+    import(&node, &image)?;
     let took = deploy_sample(&node)?;
-    say(&format!("kubectl apply to the first answer through the Service: {} ms (goal 2,000 ms)", took.as_millis()));
+    say(&format!(
+        "kubectl apply to the first answer through the Service: {} ms (goal 2,000 ms)",
+        took.as_millis()
+    ));
     std::thread::park_timeout(SETTLE);
     let (cpu, start) = (process::cpu_time_exact(node.pid())?, Instant::now());
     while let Some(left) = IDLE_SPAN.checked_sub(start.elapsed()) {
@@ -47,13 +54,21 @@ pub fn run(kontiki: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-/// Builds the sample's image, unless it is in the cache, and loads it into the node.
+/// Builds the archive with the sample's image, unless it is in the cache, and gives its path. To be called before a test host is
+/// entered, which reaches no package.
 ///
 /// # Errors
-/// The packages cannot be had, or containerd refuses the image.
-pub fn import_sample_image(node: &Node) -> Result<()> {
-    let tar = process::run(WEB_IMAGE, &[])?;
-    node.kontiki(&["image", "import", tar.trim()]).map(drop)
+/// The packages cannot be had.
+pub fn sample_image() -> Result<String> {
+    Ok(process::run(WEB_IMAGE, &[])?.trim().to_owned())
+}
+
+/// Loads an archive of images into the node.
+///
+/// # Errors
+/// containerd refuses it.
+pub fn import(node: &Node, archive: &str) -> Result<()> {
+    node.kontiki(&["image", "import", archive]).map(drop)
 }
 
 /// Applies the sample and waits for an answer through its ClusterIP; gives the time from before the apply.
@@ -63,11 +78,23 @@ pub fn import_sample_image(node: &Node) -> Result<()> {
 pub fn deploy_sample(node: &Node) -> Result<Duration> {
     let start = Instant::now();
     node.kubectl(&["apply", "-f", SAMPLE])?;
-    let ip = node.kubectl(&["get", "service", "nginx", "-o", "jsonpath={.spec.clusterIP}"])?;
-    let address: SocketAddr = format!("{ip}:80").parse().context("a Service has an address")?;
+    let ip = node.kubectl(&[
+        "get",
+        "service",
+        "nginx",
+        "-o",
+        "jsonpath={.spec.clusterIP}",
+    ])?;
+    let address: SocketAddr = format!("{ip}:80")
+        .parse()
+        .context("a Service has an address")?;
     wait::until("an answer through the Service", ANSWER_DEADLINE, || {
         let answer = http_get(address, "/")?;
-        if answer.contains("nginx") { Ok(()) } else { bail!("unexpected answer: {answer}") }
+        if answer.contains("nginx") {
+            Ok(())
+        } else {
+            bail!("unexpected answer: {answer}")
+        }
     })?;
     Ok(start.elapsed())
 }

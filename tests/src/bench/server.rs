@@ -38,12 +38,19 @@ pub fn run(kontiki: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
         starts.push(Node::start(kontiki, Role::Server)?.ready_after);
     }
     starts.sort();
-    say(&format!("start to /readyz, empty disk: {} ms median of 5 (upstream 2,500 ms; goal 300 ms)", starts[2].as_millis()));
+    say(&format!(
+        "start to /readyz, empty disk: {} ms median of 5 (upstream 2,500 ms; goal 300 ms)",
+        starts[2].as_millis()
+    ));
 
     let node = Node::start(kontiki, Role::Server)?;
     let access = Access::from_kubeconfig(&node.kubeconfig())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    say(&format!("API server, {CLIENTS} clients on {CLIENTS} connections, ConfigMaps of 1 KB:"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    say(&format!(
+        "API server, {CLIENTS} clients on {CLIENTS} connections, ConfigMaps of 1 KB:"
+    ));
     let path = |i: usize| format!("/api/v1/namespaces/default/configmaps/bench-{i}");
     let body = |i: usize, round: usize| {
         let data = json!({"round": round.to_string(), "payload": "x".repeat(1000)});
@@ -53,13 +60,32 @@ pub fn run(kontiki: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
     };
     let collection = "/api/v1/namespaces/default/configmaps";
     runtime.block_on(async {
-        let load = Load { access: &access, pid: node.pid() };
-        let r = load.run(OBJECTS, |i| ("POST", collection.to_owned(), body(i, 0))).await?;
+        let load = Load {
+            access: &access,
+            pid: node.pid(),
+        };
+        let r = load
+            .run(OBJECTS, |i| ("POST", collection.to_owned(), body(i, 0)))
+            .await?;
         say(&r.line("create"));
-        say(&load.run(GETS, |i| ("GET", path(i % OBJECTS), Bytes::new())).await?.line("get"));
-        say(&load.run(OBJECTS * 2, |i| ("PUT", path(i % OBJECTS), body(i % OBJECTS, 1 + i / OBJECTS))).await?.line("update"));
-        say(&load.run(LISTS, |_| ("GET", collection.to_owned(), Bytes::new())).await?.line("list of 2,000"));
-        say(&load.run(OBJECTS, |i| ("DELETE", path(i), Bytes::new())).await?.line("delete"));
+        say(&load
+            .run(GETS, |i| ("GET", path(i % OBJECTS), Bytes::new()))
+            .await?
+            .line("get"));
+        say(&load
+            .run(OBJECTS * 2, |i| {
+                ("PUT", path(i % OBJECTS), body(i % OBJECTS, 1 + i / OBJECTS))
+            })
+            .await?
+            .line("update"));
+        say(&load
+            .run(LISTS, |_| ("GET", collection.to_owned(), Bytes::new()))
+            .await?
+            .line("list of 2,000"));
+        say(&load
+            .run(OBJECTS, |i| ("DELETE", path(i), Bytes::new()))
+            .await?
+            .line("delete"));
         say(&watchers::run(&access, node.pid()).await?);
         anyhow::Ok(())
     })?;
@@ -82,7 +108,10 @@ struct Report {
 
 impl Report {
     fn line(&self, what: &str) -> String {
-        let upstream = UPSTREAM.iter().find(|(w, _)| *w == what).map_or("", |(_, u)| *u);
+        let upstream = UPSTREAM
+            .iter()
+            .find(|(w, _)| *w == what)
+            .map_or("", |(_, u)| *u);
         format!(
             "  {what:<14} {:>8.3} ms CPU, {:>6.0}/s, p50 {:.1} ms, p99 {:.1} ms   (upstream {upstream})",
             self.cpu_per_op.as_secs_f64() * 1e3,
@@ -94,7 +123,11 @@ impl Report {
 }
 
 impl Load<'_> {
-    async fn run(&self, count: usize, make: impl Fn(usize) -> (&'static str, String, Bytes)) -> Result<Report> {
+    async fn run(
+        &self,
+        count: usize,
+        make: impl Fn(usize) -> (&'static str, String, Bytes),
+    ) -> Result<Report> {
         let make = &make;
         let cpu = process::cpu_time_exact(self.pid)?;
         let start = Instant::now();
@@ -109,7 +142,11 @@ impl Load<'_> {
             }
             anyhow::Ok(took)
         });
-        let mut took: Vec<Duration> = futures::future::try_join_all(clients).await?.into_iter().flatten().collect();
+        let mut took: Vec<Duration> = futures::future::try_join_all(clients)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
         let elapsed = start.elapsed();
         let used = process::cpu_time_exact(self.pid)?.saturating_sub(cpu);
         took.sort();

@@ -21,13 +21,20 @@ const EVENT_DEADLINE: Duration = Duration::from_secs(10);
 pub async fn run(access: &Access, pid: u32) -> Result<String> {
     let collection = "/api/v1/namespaces/default/configmaps";
     let mut writer = access.connect().await?;
-    let list: serde_json::Value = serde_json::from_slice(&writer.call("GET", collection, Bytes::new()).await?)?;
-    let revision = list["metadata"]["resourceVersion"].as_str().context("a list has a resourceVersion")?.to_owned();
+    let list: serde_json::Value =
+        serde_json::from_slice(&writer.call("GET", collection, Bytes::new()).await?)?;
+    let revision = list["metadata"]["resourceVersion"]
+        .as_str()
+        .context("a list has a resourceVersion")?
+        .to_owned();
     let mut watchers = Vec::new();
     for _ in 0..WATCHERS {
         let mut connection = access.connect().await?;
         let path = format!("{collection}?watch=1&resourceVersion={revision}");
-        let body = connection.open("GET", &path, Bytes::new()).await?.into_body();
+        let body = connection
+            .open("GET", &path, Bytes::new())
+            .await?
+            .into_body();
         watchers.push((connection, body));
     }
     let mut last = Vec::with_capacity(WRITES);
@@ -36,7 +43,9 @@ pub async fn run(access: &Access, pid: u32) -> Result<String> {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("watched-{i}")},
             "data": {"payload": "x".repeat(1000)}});
         let start = Instant::now();
-        writer.call("POST", collection, Bytes::from(object.to_string())).await?;
+        writer
+            .call("POST", collection, Bytes::from(object.to_string()))
+            .await?;
         let arrivals = watchers.iter_mut().map(|(_, body)| async move {
             loop {
                 let frame = body.frame().await.context("the watch ended")??;

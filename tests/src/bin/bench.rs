@@ -12,13 +12,24 @@ fn main() -> Result<()> {
     let (mut kontiki, mut only) = (PathBuf::from("kontiki"), None);
     while let Some(a) = args.next() {
         match a.as_str() {
-            "--kontiki" => kontiki = args.next().context("--kontiki takes the path of the program")?.into(),
+            "--kontiki" => {
+                kontiki = args
+                    .next()
+                    .context("--kontiki takes the path of the program")?
+                    .into()
+            }
             "--only" => only = Some(args.next().context("--only takes `server` or `node`")?),
-            other => anyhow::bail!("unknown argument {other}; known are --kontiki FILE and --only server|node"),
+            other => anyhow::bail!(
+                "unknown argument {other}; known are --kontiki FILE and --only server|node"
+            ),
         }
     }
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    say(&format!("machine: {} cores, load {}", std::thread::available_parallelism()?, load.trim()));
+    say(&format!(
+        "machine: {} cores, load {}",
+        std::thread::available_parallelism()?,
+        load.trim()
+    ));
     if only.as_deref() != Some("node") {
         server::run(&kontiki, &mut |line| say(line))?;
     }
