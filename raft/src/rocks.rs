@@ -109,7 +109,9 @@ fn log_message(level: LogLevel, message: &str) {
     let message = message.trim_end();
     match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{message}"),
-        _ => tracing::warn!(target: "rocksdb", "{message}"),
+        LogLevel::Warn => tracing::warn!(target: "rocksdb", "{message}"),
+        // Headers pass every level: the whole of its options, at each start.
+        _ => tracing::debug!(target: "rocksdb", "{message}"),
     }
 }
 

@@ -106,7 +106,7 @@ pub(crate) async fn answer(
         match passes(check, engine, ready).await {
             Ok(()) => lines.push_str(&format!("[+]{check} ok\n")),
             Err(e) => {
-                tracing::warn!(endpoint, check, error = e, "a health check fails");
+                tracing::debug!(endpoint, check, error = e, "a health check fails");
                 lines.push_str(&format!("[-]{check} failed: reason withheld\n"));
                 failed.push(*check);
             }
