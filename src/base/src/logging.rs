@@ -33,7 +33,9 @@ pub fn init(filter: &str, format: Format) -> Result<(), FilterError> {
         source,
     };
     // A bare word that is no level would be taken for a target, and nothing else would be logged.
-    let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let is_level = |word: &str| {
+        !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok()
+    };
     if filter
         .split(',')
         .any(|part| !part.contains('=') && !is_level(part.trim()))
