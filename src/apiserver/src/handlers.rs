@@ -367,11 +367,15 @@ async fn delete(ask: &Ask<'_>, body: Incoming) -> Result<Response<Body>, ApiErro
     let bytes = read_body(body).await?;
     let options = delete_options(ask, &bytes)?;
     let call = delete_call(ask);
-    let done = ask
-        .state
-        .engine
-        .delete(ask.target(), &options, &call)
-        .await?;
+    let deleted = ask.state.engine.delete(ask.target(), &options, &call).await;
+    let done = match deleted {
+        Ok(d) => d,
+        Err(e) => {
+            let mut r = respond::refusal(&e);
+            respond::warn(&mut r, &call.take_warnings());
+            return Ok(r);
+        }
+    };
     let code = if !done.gone && options.orphan_dependents == Some(false) {
         StatusCode::ACCEPTED
     } else {

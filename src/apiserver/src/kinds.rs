@@ -10,6 +10,7 @@
     )
 )]
 
+mod apiservice;
 mod checks;
 mod columns;
 mod configmap;
@@ -84,6 +85,7 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("", "secrets") => &secret::Secret,
         ("", "services") => &service::Service,
         ("", "serviceaccounts") => &serviceaccount::ServiceAccount,
+        ("apiregistration.k8s.io", "apiservices") => &apiservice::ApiService,
         ("apps", "controllerrevisions") => &controllerrevision::ControllerRevision,
         ("apps", "daemonsets") => &daemonset::DaemonSet,
         ("apps", "deployments") => &deployment::Deployment,

@@ -33,6 +33,8 @@ struct Document {
 
 impl Document {
     fn new(bytes: Vec<u8>) -> Document {
+        // It is kept for ever: without the room that it was given to grow.
+        let bytes = bytes.into_boxed_slice();
         let etag = Sha512::digest(&bytes)
             .iter()
             .map(|b| format!("{b:02X}"))
@@ -50,7 +52,10 @@ pub(crate) struct OpenApi {
     started: jiff::Timestamp,
     v2: OnceLock<Document>,
     v2_protobuf: OnceLock<Document>,
-    v3: Mutex<BTreeMap<String, Option<Document>>>,
+    /// Only names that exist are remembered: a client cannot fill the maps.
+    v3: Mutex<BTreeMap<String, Document>>,
+    /// The index names every document, and most are never asked for.
+    v3_etags: Mutex<BTreeMap<String, String>>,
 }
 
 impl OpenApi {
@@ -61,6 +66,7 @@ impl OpenApi {
             v2: OnceLock::new(),
             v2_protobuf: OnceLock::new(),
             v3: Mutex::default(),
+            v3_etags: Mutex::default(),
         }
     }
 
@@ -74,12 +80,21 @@ impl OpenApi {
     fn v3_document(&self, name: &str) -> Option<Document> {
         let mut all = self.v3.lock();
         if let Some(d) = all.get(name) {
-            return d.clone();
+            return Some(d.clone());
         }
-        // Only names that exist are remembered: a client cannot fill the map.
         let made = self.api().v3(name).map(Document::new)?;
-        all.insert(name.to_owned(), Some(made.clone()));
+        all.insert(name.to_owned(), made.clone());
         Some(made)
+    }
+
+    fn v3_etag(&self, name: &str) -> Option<String> {
+        let mut all = self.v3_etags.lock();
+        if let Some(etag) = all.get(name) {
+            return Some(etag.clone());
+        }
+        let etag = self.api().v3(name).map(Document::new)?.etag;
+        all.insert(name.to_owned(), etag.clone());
+        Some(etag)
     }
 
     /// `/openapi/v2`.
@@ -111,7 +126,7 @@ impl OpenApi {
             .v3_names()
             .into_iter()
             .filter_map(|n| {
-                let etag = self.v3_document(&n)?.etag;
+                let etag = self.v3_etag(&n)?;
                 let url = format!("/openapi/v3/{n}?hash={etag}");
                 Some((n, json!({"serverRelativeURL": url})))
             })

@@ -80,7 +80,9 @@ pub(crate) async fn serve(
     let h = response.headers_mut();
     h.entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-cache, private"));
-    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+    if let Ok(mut id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+        // No two are the same: in HPACK's table of the connection each would push out a header that comes again.
+        id.set_sensitive(true);
         h.insert(HeaderName::from_static("audit-id"), id);
     }
     observe(

@@ -62,6 +62,14 @@ fn ignored(kind: &Kind, subresource: &str) -> Option<FieldSet> {
             &["metadata", "deletionTimestamp"],
             &["metadata", "ownerReferences"],
         ])),
+        "status"
+            if matches!(
+                kind.resource.plural,
+                "servicecidrs" | "flowschemas" | "prioritylevelconfigurations"
+            ) =>
+        {
+            Some(FieldSet::of_members(&[&["spec"], &["metadata"]]))
+        }
         "status" => Some(FieldSet::of_members(&[&["spec"]])),
         _ => None,
     }

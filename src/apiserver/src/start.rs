@@ -147,7 +147,9 @@ impl ApiServer {
         let (booting, token) = (state.clone(), tasks.token().clone());
         tasks.spawn_transient("apiserver bootstrap", async move {
             let mut backoff = Backoff::new(BOOTSTRAP_DELAY_INITIAL, BOOTSTRAP_DELAY_MAX);
-            while let Err(e) = bootstrap::run(&booting.engine, &config, port).await {
+            while let Err(e) =
+                bootstrap::run(&booting.engine, &booting.discovery, &config, port).await
+            {
                 tracing::warn!(error = %e, "the objects that every cluster has cannot be made yet");
                 tokio::select! {
                     () = token.cancelled() => return,

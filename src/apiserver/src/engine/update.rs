@@ -216,14 +216,14 @@ impl Engine {
             ));
         }
         call.warn(kind.strategy.warnings(&new, Some(old)));
-        // What is compared and stored is the object without its revision.
-        metadata::of(&mut new).remove("resourceVersion");
-        let old = without_revision(old);
-        schemas::settle(&old, &mut new);
+        // The revision is not compared, and not stored.
+        let revision = object::text(old, &["metadata", "resourceVersion"]);
+        metadata::of(&mut new).insert("resourceVersion".into(), revision.into());
+        schemas::settle(old, &mut new);
         if is_gone(&new) {
             return Ok(Plan::Remove(new));
         }
-        Ok(if new == old {
+        Ok(if new == *old {
             Plan::Unchanged
         } else {
             Plan::Put(new)

@@ -391,7 +391,7 @@ mod tests {
         changed["reason"] = "S".into();
         assert_eq!(
             fields(&NEW.validate_update(&cx(), &changed, &o)),
-            ["reason"]
+            ["reason", "reason"]
         );
     }
 
