@@ -10,6 +10,8 @@
     )
 )]
 
+mod admissionpolicy;
+mod admissionrules;
 mod apiservice;
 mod checks;
 mod columns;
@@ -24,6 +26,8 @@ mod deployment;
 mod endpoints;
 mod endpointslice;
 mod event;
+mod flowcontrol;
+mod flowschema;
 mod ingress;
 mod ingressclass;
 mod ipaddress;
@@ -40,6 +44,7 @@ mod pod_spec;
 mod poddisruptionbudget;
 mod podtemplate;
 mod priorityclass;
+mod prioritylevelconfiguration;
 mod replicaset;
 mod replicationcontroller;
 mod resourcequota;
@@ -56,6 +61,7 @@ mod storageclass;
 mod testing;
 mod volumeattachment;
 mod volumeattributesclass;
+mod webhookconfiguration;
 mod workload;
 
 pub(crate) use daemonset::TEMPLATE_GENERATION as DAEMONSET_TEMPLATE_GENERATION;
@@ -85,6 +91,24 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("", "secrets") => &secret::Secret,
         ("", "services") => &service::Service,
         ("", "serviceaccounts") => &serviceaccount::ServiceAccount,
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => {
+            &admissionpolicy::AdmissionPolicy { mutating: true }
+        }
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => {
+            &admissionpolicy::AdmissionPolicyBinding { mutating: true }
+        }
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => {
+            &webhookconfiguration::WebhookConfiguration { mutating: true }
+        }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
+            &admissionpolicy::AdmissionPolicy { mutating: false }
+        }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => {
+            &admissionpolicy::AdmissionPolicyBinding { mutating: false }
+        }
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => {
+            &webhookconfiguration::WebhookConfiguration { mutating: false }
+        }
         ("apiregistration.k8s.io", "apiservices") => &apiservice::ApiService,
         ("apps", "controllerrevisions") => &controllerrevision::ControllerRevision,
         ("apps", "daemonsets") => &daemonset::DaemonSet,
@@ -96,6 +120,10 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("coordination.k8s.io", "leases") => &lease::Lease,
         ("discovery.k8s.io", "endpointslices") => &endpointslice::EndpointSlice,
         ("events.k8s.io", "events") => &event::Event { strict: true },
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flowschema::FlowSchema,
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => {
+            &prioritylevelconfiguration::PriorityLevelConfiguration
+        }
         ("networking.k8s.io", "ingressclasses") => &ingressclass::IngressClass,
         ("networking.k8s.io", "ingresses") => &ingress::Ingress,
         ("networking.k8s.io", "ipaddresses") => &ipaddress::IpAddress,

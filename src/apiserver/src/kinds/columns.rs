@@ -19,6 +19,33 @@ pub(super) const NAME: Column = Column {
 /// The age column.
 pub(super) const AGE: Column = string("Age", CREATED_DESCRIPTION);
 
+/// What the API's document says of a field of a struct of this group's `v1`.
+///
+/// # Panics
+/// There is no such struct or field.
+pub(super) fn described(group: &str, of: &str, path: &[&str]) -> &'static str {
+    described_in(group, "v1", of, path)
+}
+
+/// The same for another version.
+pub(super) fn described_in(group: &str, version: &str, of: &str, path: &[&str]) -> &'static str {
+    let short = group.split('.').next().unwrap_or_default();
+    let definition = format!("io.k8s.api.{short}.{version}.{of}");
+    let mut schema = kontiki_schema::Schemas::builtin()
+        .definition(&definition)
+        .unwrap_or_else(|| panic!("there is no {definition}"))
+        .schema();
+    let mut words = "";
+    for name in path {
+        let p = schema
+            .property(name)
+            .unwrap_or_else(|| panic!("{definition} has no {name}"));
+        words = p.description.as_ref();
+        schema = &p.node;
+    }
+    words
+}
+
 /// A column of text.
 pub(super) const fn string(name: &'static str, description: &'static str) -> Column {
     Column {
