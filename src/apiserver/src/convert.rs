@@ -68,6 +68,12 @@ fn rename<'a>(map: &mut Map<String, Value>, names: impl Iterator<Item = (&'a str
 
 /// `targetCPUUtilizationPercentage` is the one metric that v1 has.
 fn autoscaler_to_v2(map: &mut Map<String, Value>) {
+    if let Some(status) = map.get_mut("status").and_then(Value::as_object_mut) {
+        status.entry("currentMetrics").or_insert(Value::Null);
+        if status.get("currentReplicas").and_then(Value::as_i64) == Some(0) {
+            status.remove("currentReplicas");
+        }
+    }
     let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut) else {
         return;
     };
@@ -80,6 +86,11 @@ fn autoscaler_to_v2(map: &mut Map<String, Value>) {
 }
 
 fn autoscaler_to_v1(map: &mut Map<String, Value>) {
+    if let Some(status) = map.get_mut("status").and_then(Value::as_object_mut) {
+        status.remove("currentMetrics");
+        status.remove("conditions");
+        status.entry("currentReplicas").or_insert_with(|| 0.into());
+    }
     let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut) else {
         return;
     };

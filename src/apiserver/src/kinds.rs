@@ -28,6 +28,7 @@ mod endpointslice;
 mod event;
 mod flowcontrol;
 mod flowschema;
+mod horizontalpodautoscaler;
 mod ingress;
 mod ingressclass;
 mod ipaddress;
@@ -47,7 +48,9 @@ mod priorityclass;
 mod prioritylevelconfiguration;
 mod replicaset;
 mod replicationcontroller;
+mod resourceclaim;
 mod resourcequota;
+mod resourceslice;
 mod role;
 mod rolebinding;
 mod runtimeclass;
@@ -115,6 +118,9 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("apps", "deployments") => &deployment::Deployment,
         ("apps", "replicasets") => &replicaset::ReplicaSet,
         ("apps", "statefulsets") => &statefulset::StatefulSet,
+        ("autoscaling", "horizontalpodautoscalers") => {
+            &horizontalpodautoscaler::HorizontalPodAutoscaler
+        }
         ("batch", "cronjobs") => &cronjob::CronJob,
         ("batch", "jobs") => &job::Job,
         ("coordination.k8s.io", "leases") => &lease::Lease,
@@ -139,6 +145,10 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
             &rolebinding::RoleBinding { namespaced: true }
         }
         ("rbac.authorization.k8s.io", "roles") => &role::Role { namespaced: true },
+        ("resource.k8s.io", "deviceclasses") => &resourceslice::DeviceClass,
+        ("resource.k8s.io", "resourceclaims") => &resourceclaim::ResourceClaim,
+        ("resource.k8s.io", "resourceclaimtemplates") => &resourceclaim::ResourceClaimTemplate,
+        ("resource.k8s.io", "resourceslices") => &resourceslice::ResourceSlice,
         ("scheduling.k8s.io", "priorityclasses") => &priorityclass::PriorityClass,
         ("storage.k8s.io", "csidrivers") => &csidriver::CsiDriver,
         ("storage.k8s.io", "csinodes") => &csinode::CsiNode,

@@ -7,7 +7,7 @@ use kontiki_api::field::{Error, Path};
 use kontiki_api::object::{get, int, name, text};
 use serde_json::{Value, json};
 
-use super::checks::{Errors, default_int, keep, map_of, member, unsupported};
+use super::checks::{Errors, default_int, default_value, keep, map_of, member, unsupported};
 use super::columns::{AGE, NAME, described, named_row, or_none, string};
 use crate::strategy::{Column, Context, Strategy};
 
@@ -61,7 +61,8 @@ impl Strategy for PriorityLevelConfiguration {
         let Some(l) = map_of(spec, "limited") else {
             return;
         };
-        default_int(l, "nominalConcurrencyShares", SHARES_DEFAULT);
+        // None at all is a choice, too: it holds requests back.
+        default_value(l, "nominalConcurrencyShares", SHARES_DEFAULT);
         default_int(l, "lendablePercent", 0);
         if let Some(q) = map_of(l, "limitResponse").and_then(|r| map_of(r, "queuing")) {
             for (key, n) in [
