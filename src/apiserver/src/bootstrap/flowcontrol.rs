@@ -8,8 +8,11 @@ pub(super) const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 /// Says that the object's spec follows the server's defaults.
 const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 
+/// How many queues there are, and how many of them a flow may use.
+type Queues = Option<(u32, u32)>;
+
 /// Name, shares, percentage that may be lent, and queues with their hand size (none: rejected at once) of a limited level.
-const LEVELS: [(&str, u32, u32, Option<(u32, u32)>); 7] = [
+const LEVELS: [(&str, u32, u32, Queues); 7] = [
     ("catch-all", 5, 0, None),
     ("global-default", 20, 50, Some((128, 6))),
     ("leader-election", 10, 0, Some((16, 4))),
@@ -150,10 +153,8 @@ pub(super) fn objects() -> Vec<Made> {
 }
 
 fn object(plural: &'static str, name: &str, spec: Value) -> Made {
-    let object = json!({
-        "metadata": {"name": name, "annotations": {AUTOUPDATE: "true"}},
-        "spec": spec,
-    });
+    let mut object = json!({"metadata": {"name": name, "annotations": {AUTOUPDATE: "true"}}});
+    object["spec"] = spec;
     Made {
         group: GROUP,
         plural,
