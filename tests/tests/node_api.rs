@@ -546,6 +546,7 @@ async fn logs_are_followed_over_rotation(node: &Node) -> Result<()> {
         })
     };
     let (mut text, mut stopped) = (String::new(), false);
+    let mut rotated_at_line = None;
     let deadline = Instant::now() + WAIT_MAX;
     // The body ends with the container, some time after the log was begun anew.
     while let Some(frame) = tokio::time::timeout(WAIT_MAX, following.frame())
@@ -556,7 +557,12 @@ async fn logs_are_followed_over_rotation(node: &Node) -> Result<()> {
             text.push_str(std::str::from_utf8(data)?);
         }
         ensure!(Instant::now() < deadline, "the log was not rotated");
-        if !stopped && rotated()? {
+        let lines = text.lines().count();
+        if rotated_at_line.is_none() && rotated()? {
+            rotated_at_line = Some(lines);
+        }
+        // Some lines more, so that the end is in the new file: what is read afterwards is that file alone.
+        if !stopped && rotated_at_line.is_some_and(|at| lines > at + 10) {
             node.runtime.stop_container(id.clone(), 0).await?;
             stopped = true;
         }
