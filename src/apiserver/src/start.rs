@@ -67,10 +67,10 @@ impl Running {
         self.state.ready.load(Ordering::Acquire)
     }
 
-    /// Returns when the server is [ready](Self::ready).
+    /// Returns when the server is [ready](Self::ready), or when it is told to stop before it ever was.
     pub async fn wait_ready(&self) {
         const POLL: Duration = Duration::from_millis(2);
-        while !self.ready() {
+        while !self.ready() && !self.state.tasks.token().is_cancelled() {
             tokio::time::sleep(POLL).await;
         }
     }
