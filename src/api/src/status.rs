@@ -220,7 +220,11 @@ impl Status {
                 .and_then(|s| u32::try_from(s).ok())
                 .unwrap_or(0),
             with_details: v.get("details").is_some(),
-            continue_token: v.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            continue_token: v
+                .pointer("/metadata/continue")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 }

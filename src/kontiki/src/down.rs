@@ -55,7 +55,7 @@ pub(crate) async fn down(config: &Config, purge: bool) -> Result<()> {
 fn remove(dir: &Path, left: &mut Vec<String>) {
     match std::fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            left.push(format!("{}: {e}", dir.display()))
+            left.push(format!("{}: {e}", dir.display()));
         }
         _ => {}
     }

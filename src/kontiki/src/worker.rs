@@ -221,7 +221,7 @@ pub(crate) async fn tear_down(config: &Config, purge: bool) -> Result<()> {
     if purge {
         match std::fs::remove_dir_all(&config.pod_logs_dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                note("the logs of pods", Err(e.into()))
+                note("the logs of pods", Err(e.into()));
             }
             _ => {}
         }

@@ -16,7 +16,7 @@ fn main() -> Result<()> {
                 kontiki = args
                     .next()
                     .context("--kontiki takes the path of the program")?
-                    .into()
+                    .into();
             }
             "--only" => only = Some(args.next().context("--only takes `server` or `node`")?),
             other => anyhow::bail!(

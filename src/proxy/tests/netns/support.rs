@@ -41,7 +41,11 @@ pub(crate) fn say(stream: &mut TcpStream, patience: Duration) -> std::io::Result
 }
 
 /// Sends a byte from this socket and reads the answer.
-pub(crate) fn udp_from(socket: &UdpSocket, to: SocketAddr, patience: Duration) -> std::io::Result<String> {
+pub(crate) fn udp_from(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    patience: Duration,
+) -> std::io::Result<String> {
     socket.set_read_timeout(Some(patience))?;
     socket.connect(to)?;
     socket.send(b"x")?;
@@ -53,7 +57,10 @@ pub(crate) fn udp_from(socket: &UdpSocket, to: SocketAddr, patience: Duration) -
 /// Answers over TCP and UDP with this name and the client's address, for as long as the test runs.
 pub(crate) fn serve(at: &Namespace, name: &'static str, ip: Ipv4Addr, port: u16) {
     let (listener, socket) = at.inside(|| {
-        (TcpListener::bind((ip, port)).expect("a free port"), UdpSocket::bind((ip, port)).expect("a free port"))
+        (
+            TcpListener::bind((ip, port)).expect("a free port"),
+            UdpSocket::bind((ip, port)).expect("a free port"),
+        )
     });
     at.thread(move || {
         for stream in listener.incoming() {
@@ -62,7 +69,8 @@ pub(crate) fn serve(at: &Namespace, name: &'static str, ip: Ipv4Addr, port: u16)
             std::thread::spawn(move || {
                 let mut byte = [0];
                 while stream.read_exact(&mut byte).is_ok() {
-                    let _gone_client = stream.write_all(format!("{name} {}\n", peer.ip()).as_bytes());
+                    let _gone_client =
+                        stream.write_all(format!("{name} {}\n", peer.ip()).as_bytes());
                 }
             });
         }
@@ -111,7 +119,10 @@ impl Machine {
         node.ip("link set kontiki0 up");
         let pods = ["a", "b"].iter().enumerate().map(|(i, tag)| {
             let pod = Namespace::new(tag);
-            node.ip(&format!("link add pod{i} type veth peer name eth0 netns {}", pod.name()));
+            node.ip(&format!(
+                "link add pod{i} type veth peer name eth0 netns {}",
+                pod.name()
+            ));
             node.ip(&format!("link set pod{i} master kontiki0 up"));
             node.ip(&format!("link set pod{i} type bridge_slave hairpin on"));
             pod.ip(&format!("addr add {}/24 dev eth0", pod_ip(i)));
@@ -120,7 +131,10 @@ impl Machine {
             pod
         });
         let pods = pods.collect();
-        node.ip(&format!("link add out0 type veth peer name eth0 netns {}", world.name()));
+        node.ip(&format!(
+            "link add out0 type veth peer name eth0 netns {}",
+            world.name()
+        ));
         node.ip(&format!("addr add {NODE_IP}/24 dev out0"));
         node.ip("link set out0 up");
         node.ip(&format!("route add default via {WORLD_IP}"));
@@ -139,11 +153,17 @@ impl Machine {
 }
 
 /// Waits until this holds.
-#[allow(clippy::disallowed_methods, reason = "between two looks at a condition, on a thread of its own")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "between two looks at a condition, on a thread of its own"
+)]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(10), "not in time: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "not in time: {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
