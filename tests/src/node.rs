@@ -101,6 +101,12 @@ impl Node {
         self.dir.path().join(name)
     }
 
+    /// The control group that the groups of this node's pods are made in, as `/kontiki-test-x`.
+    pub fn cgroup_root(&self) -> String {
+        let [_, root] = cgroup_root(self.dir.path());
+        root
+    }
+
     /// The end of the node's log.
     pub fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();

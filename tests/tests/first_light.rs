@@ -407,6 +407,12 @@ fn containers_survive_the_death_of_kontiki_and_down_leaves_nothing() -> Result<(
             "a process is left: {command}"
         );
     }
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup")? {
+        let group = hierarchy?
+            .path()
+            .join(node.cgroup_root().trim_start_matches('/'));
+        ensure!(!group.exists(), "{} is left", group.display());
+    }
     for name in ["data", "config", "run", "pods"] {
         ensure!(!node.path(name).exists(), "{name} is left");
     }
