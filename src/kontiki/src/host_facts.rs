@@ -22,7 +22,9 @@ impl Machine {
     pub(crate) async fn look(pod_bridge: Option<&str>) -> Machine {
         let bridge = pod_bridge.unwrap_or("kontiki0");
         let tasks = Tasks::default();
-        let addresses = match Network::system(&tasks) {
+        // Kept until the tasks are stopped: its netlink task ends with it.
+        let host = Network::system(&tasks);
+        let addresses = match &host {
             Ok(host) => host.links.addresses().await.unwrap_or_default(),
             Err(_) => Vec::new(),
         };

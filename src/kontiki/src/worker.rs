@@ -198,24 +198,24 @@ pub(crate) async fn tear_down(config: &Config, purge: bool) -> Result<()> {
     let cgroups = KernelCgroups::default();
     let removed = kontiki_kubelet::teardown::remove_cgroups(&cgroups, &config.cgroup_root).await;
     note("the control groups of pods", removed.map_err(Into::into));
-    match Network::system(&tasks) {
+    // Kept until the tasks are stopped: its netlink task ends with it.
+    let host = Network::system(&tasks);
+    match &host {
         Ok(host) => {
             note(
                 "the service proxy's rules",
-                kontiki_proxy::cleanup(&host).await.map_err(Into::into),
+                kontiki_proxy::cleanup(host).await.map_err(Into::into),
             );
             let network = network_config(config);
             match network {
                 Ok(n) => note(
                     "the pod network",
-                    kontiki_network::cleanup(&n, &host)
-                        .await
-                        .map_err(Into::into),
+                    kontiki_network::cleanup(&n, host).await.map_err(Into::into),
                 ),
                 Err(e) => note("the pod network", Err(e)),
             }
         }
-        Err(e) => note("links", Err(e.into())),
+        Err(e) => note("links", Err(anyhow::anyhow!("{e}"))),
     }
     tasks.stop().await;
     if purge {
