@@ -1,20 +1,21 @@
 //! DaemonSets.
 
 use jiff::Timestamp;
-use kontiki_api::field::{Error, ErrorKind, Path};
+use kontiki_api::field::{Error, Path};
 use kontiki_api::object::{get, map_mut, name, text};
 use serde_json::{Value, json};
 
 use super::checks::{
-    Errors, default_text, default_value, immutable, invalid_shown, keep, map_of, member,
-    non_negative, same,
+    Errors, default_text, default_value, keep, map_of, member, non_negative, same,
 };
 use super::columns::{
     AGE, NAME, age, containers, integer, map_text, number, selector, string, wide,
 };
 use super::deployment::{amount, int_or_percent, not_over_100};
 use super::pod_spec::default_template;
-use super::workload::{Owner, selector_and_template, status_numbers};
+use super::workload::{
+    Owner, immutable_selector, selector_and_template, status_numbers, unsupported_strategy,
+};
 use crate::strategy::{Column, Context, Strategy};
 
 /// The strategy of daemonsets.
@@ -147,13 +148,7 @@ impl Strategy for DaemonSet {
 
     fn validate_update(&self, cx: &Context<'_>, new: &Value, old: &Value) -> Errors {
         let mut errors = self.validate(cx, new);
-        let of = |v| get(v, &["spec", "selector"]);
-        immutable(
-            &mut errors,
-            &Path::new("spec").child("selector"),
-            of(new),
-            of(old),
-        );
+        immutable_selector(&mut errors, new, old);
         errors
     }
 
@@ -210,16 +205,11 @@ fn update_strategy(errors: &mut Errors, at: &Path, s: &Value) {
             None => errors.push(Error::required(&at.child("rollingUpdate"), "")),
             Some(r) => rolling_update(errors, &at.child("rollingUpdate"), r),
         },
-        other => {
-            let shown = format!("{{\"Type\":{},\"RollingUpdate\":null}}", Value::from(other));
-            let mut e = invalid_shown(
-                at,
-                shown,
-                "supported values: \"RollingUpdate\", \"OnDelete\"",
-            );
-            e.kind = ErrorKind::NotSupported;
-            errors.push(e);
-        }
+        other => errors.push(unsupported_strategy(
+            at,
+            other,
+            "supported values: \"RollingUpdate\", \"OnDelete\"",
+        )),
     }
 }
 

@@ -1,18 +1,19 @@
 //! Deployments.
 
 use jiff::Timestamp;
-use kontiki_api::field::{Error, ErrorKind, Path};
+use kontiki_api::field::{Error, Path};
 use kontiki_api::object::{get, int, map_mut, text};
 use serde_json::{Value, json};
 
 use super::checks::{
-    Errors, default_text, default_value, immutable, invalid_shown, keep, map_of, member,
-    non_negative, same,
+    Errors, default_text, default_value, keep, map_of, member, non_negative, same,
 };
 use super::columns;
 use super::columns::{AGE, NAME, containers, number, selector, string, wide};
 use super::pod_spec::default_template;
-use super::workload::{OWNER, selector_and_template, status_numbers};
+use super::workload::{
+    OWNER, immutable_selector, selector_and_template, status_numbers, unsupported_strategy,
+};
 use crate::strategy::{Column, Context, Strategy};
 
 /// The strategy of deployments.
@@ -113,13 +114,7 @@ impl Strategy for Deployment {
 
     fn validate_update(&self, cx: &Context<'_>, new: &Value, old: &Value) -> Errors {
         let mut errors = self.validate(cx, new);
-        let of = |v| get(v, &["spec", "selector"]);
-        immutable(
-            &mut errors,
-            &Path::new("spec").child("selector"),
-            of(new),
-            of(old),
-        );
+        immutable_selector(&mut errors, new, old);
         errors
     }
 
@@ -201,16 +196,11 @@ fn strategy(errors: &mut Errors, at: &Path, s: &Value) {
             )),
             Some(r) => rolling_update(errors, &at.child("rollingUpdate"), r),
         },
-        other => {
-            let shown = format!("{{\"Type\":{},\"RollingUpdate\":null}}", Value::from(other));
-            let mut e = invalid_shown(
-                at,
-                shown,
-                "supported values: \"Recreate\", \"RollingUpdate\"",
-            );
-            e.kind = ErrorKind::NotSupported;
-            errors.push(e);
-        }
+        other => errors.push(unsupported_strategy(
+            at,
+            other,
+            "supported values: \"Recreate\", \"RollingUpdate\"",
+        )),
     }
 }
 

@@ -5,10 +5,10 @@ use kontiki_api::field::Path;
 use kontiki_api::object::{get, map_mut, name};
 use serde_json::{Value, json};
 
-use super::checks::{Errors, default_value, immutable, keep, map_of, non_negative};
+use super::checks::{Errors, default_value, keep, map_of, non_negative};
 use super::columns::{AGE, NAME, age, containers, integer, number, selector, wide};
 use super::pod_spec::default_template;
-use super::workload::{OWNER, selector_and_template, status_numbers};
+use super::workload::{OWNER, immutable_selector, replica_status, selector_and_template};
 use crate::strategy::{Column, Context, Strategy};
 
 /// The strategy of replicasets.
@@ -76,13 +76,7 @@ impl Strategy for ReplicaSet {
 
     fn validate_update(&self, cx: &Context<'_>, new: &Value, old: &Value) -> Errors {
         let mut errors = self.validate(cx, new);
-        let of = |v| get(v, &["spec", "selector"]);
-        immutable(
-            &mut errors,
-            &Path::new("spec").child("selector"),
-            of(new),
-            of(old),
-        );
+        immutable_selector(&mut errors, new, old);
         errors
     }
 
@@ -91,27 +85,7 @@ impl Strategy for ReplicaSet {
     }
 
     fn validate_status_update(&self, _cx: &Context<'_>, new: &Value, _old: &Value) -> Errors {
-        let mut errors = Errors::new();
-        let keys = [
-            "replicas",
-            "fullyLabeledReplicas",
-            "readyReplicas",
-            "availableReplicas",
-            "observedGeneration",
-        ];
-        let bounds = [
-            ("fullyLabeledReplicas", "replicas"),
-            ("readyReplicas", "replicas"),
-            ("availableReplicas", "replicas"),
-            ("availableReplicas", "readyReplicas"),
-        ];
-        status_numbers(
-            &mut errors,
-            new.get("status").unwrap_or(&Value::Null),
-            &keys,
-            &bounds,
-        );
-        errors
+        replica_status(new)
     }
 
     fn columns(&self) -> &'static [Column] {

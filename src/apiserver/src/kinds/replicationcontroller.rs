@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::checks::{Errors, default_value, keep, map_of, non_negative, same};
 use super::columns::{AGE, NAME, age, containers, integer, map_text, number, wide};
 use super::pod_spec::default_template;
-use super::workload::{OWNER, status_numbers, template};
+use super::workload::{OWNER, replica_status, template};
 use crate::strategy::{Column, Context, Strategy};
 
 /// The strategy of replicationcontrollers.
@@ -97,27 +97,7 @@ impl Strategy for ReplicationController {
     }
 
     fn validate_status_update(&self, _cx: &Context<'_>, new: &Value, _old: &Value) -> Errors {
-        let mut errors = Errors::new();
-        let keys = [
-            "replicas",
-            "fullyLabeledReplicas",
-            "readyReplicas",
-            "availableReplicas",
-            "observedGeneration",
-        ];
-        let bounds = [
-            ("fullyLabeledReplicas", "replicas"),
-            ("readyReplicas", "replicas"),
-            ("availableReplicas", "replicas"),
-            ("availableReplicas", "readyReplicas"),
-        ];
-        status_numbers(
-            &mut errors,
-            new.get("status").unwrap_or(&Value::Null),
-            &keys,
-            &bounds,
-        );
-        errors
+        replica_status(new)
     }
 
     fn field<'a>(&self, object: &'a Value, field: &str) -> Option<Cow<'a, str>> {

@@ -1,12 +1,14 @@
 //! What the kinds that make pods from a template have in common.
 
-use kontiki_api::field::{Error, Path};
+use kontiki_api::field::{Error, ErrorKind, Path};
 use kontiki_api::labels::LabelSelector;
-use kontiki_api::object::int;
+use kontiki_api::object::{get, int};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::checks::{Errors, label_selector, member, non_negative, selector_is_empty};
+use super::checks::{
+    Errors, immutable, invalid_shown, label_selector, member, non_negative, selector_is_empty,
+};
 use super::pod_spec::{Rules, validate_template};
 
 /// What a kind is called in the words of its errors.
@@ -138,4 +140,44 @@ pub(super) fn status_numbers(
             ));
         }
     }
+}
+
+/// What is wrong with the status of a set of pods: replica sets and replication controllers count the same.
+pub(super) fn replica_status(new: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let keys = [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+    ];
+    let bounds = [
+        ("fullyLabeledReplicas", "replicas"),
+        ("readyReplicas", "replicas"),
+        ("availableReplicas", "replicas"),
+        ("availableReplicas", "readyReplicas"),
+    ];
+    status_numbers(
+        &mut errors,
+        new.get("status").unwrap_or(&Value::Null),
+        &keys,
+        &bounds,
+    );
+    errors
+}
+
+/// The selector of a workload may not change: its pods are found by it.
+pub(super) fn immutable_selector(errors: &mut Errors, new: &Value, old: &Value) {
+    let of = |v| get(v, &["spec", "selector"]);
+    let at = Path::new("spec").child("selector");
+    immutable(errors, &at, of(new), of(old));
+}
+
+/// An update strategy of a type that the kind does not have; upstream shows the strategy as a whole.
+pub(super) fn unsupported_strategy(at: &Path, kind: &str, supported: &str) -> Error {
+    let shown = format!("{{\"Type\":{},\"RollingUpdate\":null}}", Value::from(kind));
+    let mut e = invalid_shown(at, shown, supported);
+    e.kind = ErrorKind::NotSupported;
+    e
 }
